@@ -1,0 +1,51 @@
+# Everything a fresh clone needs, in one place: `make demo` and `make test` set up what they use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS ?= cpu,export,station
+BUNDLE := models/bundle
+
+.PHONY: help demo test lint bundle wheel jetson-bundle jetson-lock clean
+help:
+	@echo "make demo   set up, fly over the shipped video, leave demo-flight/"
+	@echo "make test   set up, run every test that this machine can run"
+	@echo "make lint   ruff, mypy --strict, import-linter"
+	@echo "make wheel  a wheel that carries the default model's bundle"
+	@echo "make jetson-bundle  archives for boards and laptops without a network"
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --group dev --editable ".[$(EXTRAS)]"
+	@touch $@
+
+bundle: $(BUNDLE)/manifest.json
+LABELS := models/aerial.toml station/demo/demo.toml
+$(BUNDLE)/manifest.json: $(VENV)/.ready $(LABELS) $(wildcard models/default/*) $(wildcard export/*.py)
+	$(BIN)/overflight export models/default $(BUNDLE) --name overflight-aerial $(addprefix --labels ,$(LABELS)) --replace
+
+demo: bundle
+	$(BIN)/overflight demo --out demo-flight --replace
+
+test: bundle
+	$(BIN)/pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy src tests
+	$(BIN)/lint-imports
+
+wheel: bundle
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+# Boards without a network: one archive per machine with every wheel, for Python 3.10 (JetPack 6) and 3.12 (JetPack 7).
+jetson-bundle: wheel
+	$(BIN)/python jetson/archive.py make $$(ls -t dist/overflight-*.whl | head -1)
+
+# Resolve the archive's pins again: make jetson-lock PYTHONS="python3.10 python3.12"
+jetson-lock: wheel
+	$(BIN)/python jetson/archive.py lock $$(ls -t dist/overflight-*.whl | head -1) $(PYTHONS)
+
+clean:
+	rm -rf $(VENV) $(BUNDLE) build dist demo-flight *.egg-info src/*.egg-info

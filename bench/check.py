@@ -1,0 +1,277 @@
+"""Checking: records against budgets, and the hot functions of this commit against those of another, in turns."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+
+from overflight.bench.engine import Turn
+from overflight.bench.frames import FILM, take_frames
+from overflight.bench.host import make_row, new_run
+from overflight.bench.peers.hot import REPEATS
+from overflight.bench.sample import Plan, take_turns
+from overflight.bench.spread import Spread, judge, ratio
+from overflight.bench.subject import Job, Subject
+from overflight.runtime.bundle import Bundle
+from overflight.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from overflight.bench.row import Row
+    from overflight.bench.sample import Report
+
+BUDGETS = Path(__file__).with_name("budgets.toml")
+HOT = tuple(name for name in REPEATS if name != "yardstick")
+
+Outcome = Literal["kept", "missed", "goal missed", "not measured"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One budget or comparison: what was asked, what was found, and how it came out."""
+
+    what: str
+    asked: str
+    found: str
+    outcome: Outcome
+
+
+class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"device": "class"}):
+    """A time or a size that a class of devices may not exceed.
+
+    ``when`` names settings that a record must have; ``weights_below_mb`` keeps to bundles of small image graphs. A
+    ``goal`` is reported, but missing it does not fail the check.
+    """
+
+    measure: str
+    subject: str
+    device: str = ""
+    when: dict[str, float] = {}
+    weights_below_mb: float | None = None
+    goal: bool = False
+    median_ms: float | None = None
+    worst_ms: float | None = None
+    worst_mb: float | None = None
+
+
+class Bound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A ratio between two subjects of one run that holds everywhere."""
+
+    measure: str
+    subject: str
+    over: str
+    median: float
+    goal: bool = False
+
+
+class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much of the floor, measured beside it, a subject is to reach at least: 1 is nothing but perfect products."""
+
+    measure: str
+    subject: str
+    least: float
+    goal: bool = False
+
+
+class _Slower(msgspec.Struct, frozen=True):
+    tolerance: float
+
+
+class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``budgets.toml`` says."""
+
+    slower: _Slower
+    hot: dict[str, float] = {}
+    ratio: tuple[Bound, ...] = ()
+    share: tuple[Share, ...] = ()
+    limit: tuple[Limit, ...] = ()
+
+
+def read_budgets(path: Path = BUDGETS) -> Budgets:
+    """Read a budget file. Raises UsageError for what is none."""
+    toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    try:
+        found: Budgets = msgspec.convert(toml.loads(path.read_text(encoding="utf-8")), Budgets)
+    except (OSError, ValueError) as error:  # msgspec's and toml's errors are ValueErrors
+        raise UsageError(f"{path}: not a budget file ({error}); see bench/budgets.toml") from error
+    return found
+
+
+def check_records(rows: Sequence[Row], budgets: Budgets) -> list[Finding]:
+    """Hold the newest record of each subject against the budgets of the device it was taken on."""
+    found = [finding for bound in budgets.ratio for finding in _check_bound(bound, rows)]
+    found += [finding for share in budgets.share for finding in _check_share(share, rows)]
+    return found + [finding for limit in budgets.limit for finding in _check_limit(limit, rows)]
+
+
+def check_functions(
+    bundle: Path,
+    against: str,
+    plan: Plan,
+    budgets: Budgets,
+    *,
+    functions: Sequence[str] = (),
+    report: Report = lambda stage, share: None,
+) -> tuple[list[Finding], list[Row]]:
+    """Time the hot functions of this tree and of another, in turns; ``against`` is a commit or a checkout's folder, and
+    ``functions`` names some of them where not all are asked for.
+
+    Returns a finding per function, and the rows: each ratio lies within its printed range with 99 %.
+    """
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        other = stack.enter_context(_Tree(against, scratch))
+        job = _job(bundle, scratch)
+        trees = {"here": Subject(job), "there": Subject(job, source=other)}
+        for subject in trees.values():
+            stack.callback(subject.close)
+        names = functions or (*HOT, "engine")
+        calls = {
+            f"{name} {tree}": Turn(subject, "embed" if name == "engine" else name)
+            for name in names
+            for tree, subject in trees.items()
+        }
+        samples = take_turns(calls, plan, report)
+    findings = [_compared(name, samples, against, budgets.slower.tolerance) for name in names]
+    run = new_run()
+    rows = [
+        make_row(
+            "hot",
+            title,
+            taken,
+            run=run,
+            included="one turn, by the thread's own clock: see bench/peers/hot.py",
+            settings={"against": against},
+        )
+        for title, taken in samples.items()
+    ]
+    return findings, rows
+
+
+class _Tree:
+    """The source folder of another commit (checked out aside), or of a checkout, with this commit's bench in it."""
+
+    def __init__(self, against: str, scratch: Path) -> None:
+        self._tree = scratch / "tree"
+        root = Path(__file__).resolve().parent.parent
+        if Path(against).is_dir():
+            shutil.copytree(
+                against, self._tree, symlinks=True, ignore=shutil.ignore_patterns(".git", ".venv", "bundle", "default")
+            )
+        else:
+            self._tree.mkdir()
+            archive = subprocess.run(
+                ["git", "archive", against, "src", "runtime", "jetson", "export", "station"],
+                cwd=root,
+                capture_output=True,
+                check=False,
+            )
+            if archive.returncode:
+                reason = archive.stderr.decode().strip().splitlines()[-1:]
+                raise UsageError(f"--against {against}: neither a folder nor a commit here ({' '.join(reason)})")
+            subprocess.run(["tar", "-x", "-C", self._tree], input=archive.stdout, check=True)
+        # The same measuring code on both sides: what differs is what is measured.
+        shutil.rmtree(self._tree / "bench", ignore_errors=True)
+        shutil.copytree(root / "bench", self._tree / "bench", ignore=shutil.ignore_patterns("results", "__pycache__"))
+
+    def __enter__(self) -> Path:
+        return self._tree / "src"
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._tree, ignore_errors=True)
+
+
+def _job(bundle: Path, scratch: Path) -> Job:
+    frames = take_frames(str(FILM), Bundle.open(bundle), 1)
+    np.save(scratch / "frames.npy", frames.resized)
+    np.save(scratch / "pictures.npy", frames.pictures)
+    at = str(scratch)
+    return Job("hot", "", "", str(bundle.resolve()), f"{at}/frames.npy", f"{at}/pictures.npy", (), 1, at)
+
+
+def _compared(name: str, samples: dict[str, list[int]], against: str, tolerance: float) -> Finding:
+    found = ratio(samples[f"{name} here"], samples[f"{name} there"])
+    slower = judge(found, tolerance) == "slower"
+    asked = f"at most {1 + tolerance:.2f} of {against[:24]}"
+    return Finding(name, asked, str(found), "missed" if slower else "kept")
+
+
+def _check_bound(bound: Bound, rows: Sequence[Row]) -> Iterator[Finding]:
+    """Judge the newest run of each model and class of device."""
+    what = f"{bound.measure}: {bound.subject} over {bound.over}"
+    asked = f"median ≤ {bound.median:g}"
+    runs = {(row.run, row.subject): row for row in rows if row.measure == bound.measure and row.samples}
+    newest: dict[tuple[str, str], tuple[Row, Row]] = {}
+    for (run, subject), row in runs.items():
+        if subject == bound.subject and (run, bound.over) in runs:
+            newest[row.model, row.host.kind] = (row, runs[run, bound.over])
+    if not newest:
+        yield Finding(what, asked, "no record", "not measured")
+    for (model, _), (ours, over) in newest.items():
+        found = ratio(ours.samples, over.samples)
+        yield Finding(f"{what} ({model})", asked, str(found), _outcome(found.low > bound.median, bound.goal))
+
+
+def _check_share(share: Share, rows: Sequence[Row]) -> Iterator[Finding]:
+    what, asked = f"{share.measure}: {share.subject}, of the floor", f"at least {share.least:.0%}"
+    named = [row for row in rows if (row.measure, row.subject) == (share.measure, share.subject)]
+    newest = {row.model: row.floor.share for row in named if row.floor is not None}
+    if not newest:
+        yield Finding(what, asked, "no record", "not measured")
+    for model, reached in newest.items():
+        yield Finding(f"{what} ({model})", asked, f"{reached:.0%}", _outcome(reached < share.least, share.goal))
+
+
+def _check_limit(limit: Limit, rows: Sequence[Row]) -> Iterator[Finding]:
+    fitting = [row for row in rows if _fits(limit, row)]
+    what = " ".join([limit.measure, limit.subject, *(f"{key}={value:g}" for key, value in limit.when.items())])
+    if not fitting:
+        yield Finding(what, "a record", "none", "not measured")
+        return
+    spread = Spread.of(fitting[-1].samples)
+    asked = {
+        "median_ms": (limit.median_ms, spread.p50 / 1e6, "ms"),
+        "worst_ms": (limit.worst_ms, spread.p99 / 1e6, "ms"),
+    }
+    asked["worst_mb"] = (limit.worst_mb, spread.worst / 1e6, "MB")
+    for name, (most, got, unit) in asked.items():
+        if most is not None:
+            told = f"{name.split('_')[0]} ≤ {most:g} {unit}"
+            yield Finding(what, told, f"{got:.3g} {unit}", _outcome(got > most, limit.goal))
+
+
+def _outcome(missed: bool, goal: bool) -> Outcome:
+    return ("goal missed" if goal else "missed") if missed else "kept"
+
+
+def _fits(limit: Limit, row: Row) -> bool:
+    most_mb = limit.weights_below_mb
+    small = most_mb is None or float(row.settings.get("weights_mb", 0)) < most_mb
+    settings = all(row.settings.get(key) == value for key, value in limit.when.items())
+    named = (row.measure, row.subject) == (limit.measure, limit.subject)
+    return bool(row.samples) and named and settings and small and row.host.kind.startswith(limit.device)
+
+
+def failures(findings: Sequence[Finding]) -> list[Finding]:
+    """Return what was missed."""
+    return [finding for finding in findings if finding.outcome == "missed"]
+
+
+def table_of(findings: Sequence[Finding]) -> Any:
+    """Lay findings out for a terminal."""
+    from rich.table import Table
+
+    table = Table("what", "asked", "found", "")
+    for finding in findings:
+        colour = {"kept": "green", "missed": "red", "goal missed": "yellow", "not measured": "yellow"}[finding.outcome]
+        table.add_row(finding.what, finding.asked, finding.found, f"[{colour}]{finding.outcome}[/]")
+    return table

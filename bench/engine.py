@@ -1,0 +1,220 @@
+"""Engines and peers in turns: the latency of the image tower on the same frames and the same weights."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from overflight.bench import floor
+from overflight.bench.environment import home
+from overflight.bench.frames import FILM, take_frames
+from overflight.bench.host import make_row, new_run
+from overflight.bench.peak import AMOUNTS
+from overflight.bench.sample import Plan, take_turns
+from overflight.bench.subject import Job, Subject
+from overflight.runtime.bundle import Bundle, hash_file
+from overflight.runtime.errors import OverflightError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overflight.bench.frames import Frames
+    from overflight.bench.row import Row, Setting
+    from overflight.bench.sample import Report
+    from overflight.bench.subject import Clock
+
+# The peers by name: what pip must bring for each.
+REQUIREMENTS: dict[str, tuple[str, ...]] = {
+    "ours": (),
+    "flown": (),
+    "hugging": ("torch", "transformers"),
+    "laion": ("open_clip_torch", "torch", "transformers"),
+    "traced": ("onnxruntime", "onnx", "torch", "transformers"),
+    "intel": ("openvino", "nncf", "torch", "transformers"),
+    "naive": ("torch", "transformers", "opencv-python"),
+}
+EVERY = (
+    "hugging:fp32",
+    "hugging:bf16",
+    "hugging:compiled",
+    "laion:fp32",
+    "traced:fp32",
+    "traced:dynamic",
+    "traced:static",
+    "intel:fp32",
+    "intel:nncf",
+)
+OURS = ("ours:fp32",)
+INCLUDED = {
+    "engine": "resized uint8 frames in, unit embeddings out; normalising included, reading and resizing not",
+    "classify": "decoded 720p picture in, scores of all labels out; reading not included",
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """Who competes on what. ``bundle`` and ``checkpoint`` hold the same weights."""
+
+    bundle: Path
+    subjects: Sequence[str]
+    checkpoint: Path | None = None
+    source: str = str(FILM)
+    threads: int = 0
+    batch: int = 1
+    frames: int = 16
+    labels: int = 45
+    clock: Clock = "wall"
+
+
+def measure(field: Field, plan: Plan, *, name: str = "engine", report: Report = lambda stage, share: None) -> list[Row]:
+    """Let all subjects take turns; returns one row each, those that could not run with their reason.
+
+    ``name`` is "engine" for the tower alone, "classify" for the whole way from the picture.
+    """
+    bundle = Bundle.open(field.bundle)
+    frames = take_frames(field.source, bundle, field.frames)
+    absent: dict[str, str] = {}
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        running = _start(field, frames, scratch, stack, absent, report)
+        calls = {}
+        for title, subject in running.items():
+            for call in subject.ready.calls:
+                calls[title if call == "embed" else f"{title} {call}"] = Turn(subject, call)
+        samples = take_turns(calls, plan, report)
+        answers = {title: _answers(subject) for title, subject in running.items()} if name == "engine" else {}
+        reference = next((answers[title] for title in ("hugging:fp32", "ours:fp32") if title in answers), None)
+        run = new_run()
+        rows = [
+            _row(field, bundle, frames, name, run, title, subject, samples, answers.get(title), reference)
+            for title, subject in running.items()
+        ]
+    for title, reason in absent.items():
+        rows.append(
+            make_row(name, title, [], run=run, included=INCLUDED[name], model=bundle.manifest.name, reason=reason)
+        )
+    return rows
+
+
+def heats(at_once: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Divide all peers into heats of at most ``at_once``, each with the yardstick and ours; the loops come last."""
+    peers = [title for title in EVERY if title != EVERY[0]]
+    parts = [peers[start : start + at_once] for start in range(0, len(peers), at_once)]
+    towers = [("engine", (EVERY[0], *OURS, *part)) for part in parts]
+    return [*towers, ("classify", ("naive:fp32", "flown:fp32"))]
+
+
+class Turn:
+    """One call of one subject, on the next frame each time."""
+
+    def __init__(self, subject: Subject, call: str) -> None:
+        self._subject, self._call, self._frame = subject, call, 0
+
+    def __call__(self) -> int:
+        """Do it; returns the nanoseconds."""
+        self._frame += 1
+        return self._subject.turn(self._call, self._frame)
+
+
+def _start(
+    field: Field, frames: Frames, scratch: Path, stack: ExitStack, absent: dict[str, str], report: Report
+) -> dict[str, Subject]:
+    np.save(scratch / "frames.npy", frames.resized)
+    np.save(scratch / "pictures.npy", frames.pictures)
+    kept = home() / "peers" / "graphs"
+    kept.mkdir(parents=True, exist_ok=True)
+    running = {}
+    for number, title in enumerate(field.subjects):
+        report(f"loading {title}", number / len(field.subjects))
+        peer, _, variant = title.partition(":")
+        if peer not in REQUIREMENTS:
+            raise UsageError(f"{title}: no such subject; expected PEER:VARIANT of {', '.join(REQUIREMENTS)}")
+        job = Job(
+            peer,
+            variant,
+            str(field.checkpoint or ""),
+            str(field.bundle.resolve()),
+            str(scratch / "frames.npy"),
+            str(scratch / "pictures.npy"),
+            tuple(f"an aerial photograph of scene {number}" for number in range(field.labels)),
+            field.threads,
+            str(kept),
+            field.batch,
+            field.clock,
+        )
+        try:
+            if field.checkpoint is None and peer not in ("ours", "flown"):
+                raise UsageError("no checkpoint was given; name the one that the bundle was made from: --checkpoint")
+            subject = Subject(job, requirements=REQUIREMENTS[peer])
+        except OverflightError as error:
+            absent[title] = str(error)
+        else:
+            running[title] = stack.enter_context(subject)
+    if not running:
+        raise OverflightError(f"nothing could run: {'; '.join(f'{name}: {why}' for name, why in absent.items())}")
+    return running
+
+
+def _answers(subject: Subject) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    path = subject.answers()
+    answers: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = np.load(path)
+    path.unlink()
+    return answers
+
+
+def _row(
+    field: Field,
+    bundle: Bundle,
+    frames: Frames,
+    name: str,
+    run: str,
+    title: str,
+    subject: Subject,
+    samples: dict[str, list[int]],
+    answers: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None,
+    reference: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None,
+) -> Row:
+    memory = subject.memory()
+    settings: dict[str, Setting] = {
+        "batch": field.batch,
+        "threads": field.threads,
+        "clock": field.clock,
+        "source": frames.name,
+        "side": bundle.manifest.resize.side,
+    }
+    if subject.ready.note:
+        settings["note"] = subject.ready.note
+    figures = {
+        "load_ns": float(subject.ready.load_ns),
+        "first_ns": float(subject.ready.first_ns),
+        "peak_bytes": float(memory.peak_bytes),
+        "resident_bytes": float(memory.resident_bytes),
+    }
+    if answers is not None and reference is not None:
+        figures["cosine_mean"] = float((answers * reference).sum(axis=1).mean())
+        figures["cosine_min"] = float((answers * reference).sum(axis=1).min())
+    peaks = {kind: samples[key] for kind in AMOUNTS if (key := f"{title} peak {kind}") in samples}
+    graph = Path(subject.ready.graph) if subject.ready.graph else None
+    hashes = {"bundle": bundle.sha256, "tower": bundle.manifest.tower, "frames": frames.sha256}
+    if graph is not None:
+        hashes["graph"] = hash_file(graph)
+    return make_row(
+        name,
+        title,
+        samples[title],
+        run=run,
+        included=INCLUDED[name],
+        model=bundle.manifest.name,
+        settings=settings,
+        versions=subject.ready.versions,
+        hashes=hashes,
+        figures=figures,
+        floor=floor.floor_of(floor.count(graph, field.batch), samples[title], peaks, AMOUNTS)
+        if peaks and graph
+        else None,
+    )

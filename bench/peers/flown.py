@@ -1,0 +1,30 @@
+"""Ours from picture to verdict: resize, engine, match and decide, as the stream does for every frame."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overflight.bench.bank import random_bank
+from overflight.bench.peers.serve import Loaded
+from overflight.runtime.bundle import Bundle
+from overflight.runtime.frame import Frame
+from overflight.runtime.observe import Observer
+from overflight.runtime.store import choose
+
+
+def load(job: dict[str, Any]) -> Loaded:
+    """Open the bundle's engine with a bank of as many labels as the naive loop embeds."""
+    bundle = Bundle.open(job["bundle"])
+    engine = choose(bundle, "onnxruntime-cpu", "fp32", threads=job["threads"]).engine
+    observer = Observer(engine, random_bank(bundle.manifest, len(job["labels"])), bundle.manifest.resize)
+
+    def classify(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        frame = Frame(pictures[0], 0, time.monotonic_ns(), order="bgr")
+        observer.prepare(frame)
+        return observer.observe(frame, {}).embedding[None]
+
+    return Loaded(classify, {engine.info.target: engine.info.version}, whole=True)

@@ -1,0 +1,61 @@
+"""Ours: an engine of a bundle, as a flight runs it, with the peaks of its library beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from overflight.bench.peak import peak_calls
+from overflight.bench.peers.serve import Absent, Loaded
+from overflight.runtime.bundle import Bundle
+from overflight.runtime.engine import Engine
+from overflight.runtime.engine_openvino import OpenVinoEngine
+from overflight.runtime.errors import MissingError
+from overflight.runtime.store import choose
+from overflight.runtime.target import PRECISIONS, REFERENCE, TARGETS, open_reference
+
+
+def load(job: dict[str, Any]) -> Loaded:
+    """Open the engine that the variant names.
+
+    "fp32" is the reference, "default" what would fly here, and "TARGET-PRECISION" (openvino-cpu-int8) one that was
+    built. One that failed its gate is timed all the same, and said to have failed.
+    """
+    bundle = Bundle.open(job["bundle"])
+    engine, graph, note = _open(bundle, job["variant"], job["threads"])
+    library = "openvino" if engine.info.target == "openvino-cpu" else "onnxruntime"
+    told = f"{engine.info.target} {engine.info.precision} on {engine.info.provider}"
+    on_cpu = engine.info.target in ("onnxruntime-cpu", "openvino-cpu")
+    return Loaded(
+        embed=engine.embed,
+        versions={engine.info.target: engine.info.version},
+        graph=graph,
+        note=f"{told}; {note}" if note else told,
+        beside={f"peak {kind}": work for kind, work in peak_calls(library, job["threads"]).items()} if on_cpu else {},  # type: ignore[arg-type]
+    )
+
+
+def _open(bundle: Bundle, variant: str, threads: int) -> tuple[Engine, str, str]:
+    """Return the engine, the ONNX file whose work is counted, and what must be said about the choice."""
+    if variant == "fp32":
+        return open_reference(bundle, threads=threads), str(bundle.file(REFERENCE)), ""
+    if variant == "default":
+        chosen = choose(bundle, threads=threads)
+    else:
+        target, _, precision = variant.rpartition("-")
+        if target not in TARGETS or precision not in PRECISIONS:
+            raise Absent(f"{variant}: expected fp32, default or TARGET-PRECISION, such as openvino-cpu-int8")
+        try:
+            chosen = choose(bundle, target, precision, forced=True, threads=threads)
+        except MissingError:
+            return _unbuilt(bundle, target, precision, threads)
+    graph = chosen.record.graph if chosen.record is not None else REFERENCE
+    return chosen.engine, str(bundle.file(graph)), chosen.note
+
+
+def _unbuilt(bundle: Bundle, target: str, precision: str, threads: int) -> tuple[Engine, str, str]:
+    """OpenVINO runs the bundle's graphs as they are: what was not built can be timed, and its cosine stands beside."""
+    graph = REFERENCE if precision == "fp32" else f"image.{precision}.onnx"
+    if target != "openvino-cpu" or graph not in bundle.manifest.files:
+        raise Absent(f"no {target} {precision} engine was built here; run: overflight build {bundle.directory}")
+    engine = OpenVinoEngine(bundle.file(graph), bundle.manifest.files[graph], precision, threads=threads)  # type: ignore[arg-type]
+    return engine, str(bundle.file(graph)), f"{graph} as it is, not built here"

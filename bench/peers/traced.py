@@ -1,0 +1,137 @@
+"""ONNX Runtime on the graph that torch traces: fp32 as it falls out, and its own dynamic and static int8."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overflight.bench.peers.hugging import normalisation
+from overflight.bench.peers.serve import Absent, Loaded
+
+_CALIBRATION_FRAMES = 32
+
+
+def load(job: dict[str, Any]) -> Loaded:
+    """Trace, quantise where asked (both once per checkpoint and kept), and open on the CPU provider."""
+    import onnxruntime
+
+    graph = trace(job)
+    if job["variant"] != "fp32":
+        graph = _quantised(graph, job)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = job["threads"]
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    mean, std = (np.asarray(x, np.float32) for x in normalisation(job["checkpoint"]))
+
+    def embed(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (vectors,) = session.run(None, {"pixels": prepare(frames, mean, std)})
+        return unit(vectors)
+
+    return Loaded(embed, {"onnxruntime": onnxruntime.__version__}, graph=str(graph))
+
+
+def prepare(frames: NDArray[np.uint8], mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Normalise as the tutorials do in numpy: uint8 ``[N, S, S, 3]`` to float32 ``[N, 3, S, S]``."""
+    pixels = (frames.astype(np.float32) / np.float32(255) - mean) / std
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bring rows ``[N, D]`` to unit length."""
+    answer: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return answer
+
+
+def trace(job: dict[str, Any]) -> Path:
+    """Let torch write the tower's graph (``pixels`` -> ``vectors``), once per checkpoint."""
+    import torch
+    import transformers
+
+    weights = Path(job["checkpoint"]) / "model.safetensors"
+    stat = weights.stat()
+    key = hashlib.sha256(f"{weights.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    path = Path(job["scratch"]) / f"traced-{key}.onnx"
+    if path.is_file():
+        return path
+    config = transformers.AutoConfig.from_pretrained(job["checkpoint"])
+    if config.model_type == "clip":
+        raise Absent("tracing is written for SigLIP checkpoints")
+    model = transformers.SiglipVisionModel.from_pretrained(
+        job["checkpoint"], dtype=torch.float32, attn_implementation="eager"
+    )
+
+    class Tower(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model.eval()
+
+        def forward(self, pixels: Any) -> Any:
+            return self.model(pixel_values=pixels).pooler_output
+
+    side = config.vision_config.image_size
+    partial = path.with_suffix(".partial")
+    torch.onnx.export(
+        Tower().eval(),
+        (torch.zeros(1, 3, side, side),),
+        str(partial),
+        input_names=["pixels"],
+        output_names=["vectors"],
+        dynamic_axes={"pixels": {0: "N"}, "vectors": {0: "N"}},
+        opset_version=18,
+        dynamo=False,
+    )
+    partial.rename(path)
+    return path
+
+
+def _quantised(graph: Path, job: dict[str, Any]) -> Path:
+    from onnxruntime import quantization
+
+    path = graph.with_name(f"{graph.stem}-{job['variant']}.onnx")
+    if path.is_file():
+        return path
+    partial = path.with_suffix(".partial")
+    match job["variant"]:
+        case "dynamic":
+            quantization.quantize_dynamic(
+                graph,
+                partial,
+                per_channel=True,
+                op_types_to_quantize=["MatMul", "Gemm"],
+                weight_type=quantization.QuantType.QInt8,
+            )
+        case "static":
+            quantization.quantize_static(
+                str(graph),
+                str(partial),
+                _reader(job),
+                per_channel=True,
+                op_types_to_quantize=["MatMul", "Gemm"],
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                extra_options={"MatMulConstBOnly": True},
+            )
+    partial.rename(path)
+    return path
+
+
+def _reader(job: dict[str, Any]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    frames = np.load(job["frames"])[:_CALIBRATION_FRAMES]
+    mean, std = (np.asarray(x, np.float32) for x in normalisation(job["checkpoint"]))
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._frames = iter(frames)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            frame = next(self._frames, None)
+            return None if frame is None else {"pixels": prepare(frame[None], mean, std)}
+
+    return Reader()

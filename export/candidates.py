@@ -1,0 +1,90 @@
+"""Candidates: every engine that a bundle's graphs could become, and why some cannot be here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from overflight.runtime.errors import MissingError
+from overflight.runtime.store import engine_title
+from overflight.runtime.target import REFERENCE, TARGETS, device_name, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overflight.runtime.bundle import Bundle
+    from overflight.runtime.engine import Precision, Target
+
+Form = Literal["as-is", "static", "dynamic", "plan"]
+FP16, INT8 = "image.fp16.onnx", "image.int8.onnx"
+MAX_BATCH = 8  # tiles of one frame; a larger profile would cost the single frame its speed
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One engine to try: the bundle's ``graph``, run ``as-is`` or turned into another ``form`` first."""
+
+    target: Target
+    precision: Precision
+    variant: str
+    graph: str
+    form: Form
+    max_batch: int = 1
+
+    @property
+    def title(self) -> str:
+        """The engine's name for people."""
+        return engine_title(self.target, self.precision, self.variant)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """An engine that cannot be tried here, and why."""
+
+    title: str
+    reason: str
+
+
+def find_candidates(bundle: Bundle, wanted: Target | Literal["auto"]) -> tuple[list[Candidate], list[Absent]]:
+    """Return what can be tried on this machine for one target or all, and what cannot.
+
+    Raises MissingError when the one target that was asked for is not there.
+    """
+    found: list[Candidate] = []
+    absent: list[Absent] = []
+    for target in TARGETS if wanted == "auto" else (wanted,):
+        try:
+            versions(target), device_name(target)
+        except MissingError as error:
+            if wanted != "auto":
+                raise
+            absent.append(Absent(target, str(error)))
+            continue
+        for one in _of_target(target):
+            if one.graph in bundle.manifest.files:
+                found.append(one)
+            else:
+                absent.append(Absent(one.title, f"the bundle holds no {one.graph}; run: overflight calibrate"))
+    return found, absent
+
+
+def _of_target(target: Target) -> Iterator[Candidate]:
+    match target:
+        case "onnxruntime-cpu":
+            yield Candidate(target, "fp32", "", REFERENCE, "as-is")
+            yield Candidate(target, "int8", "dynamic", INT8, "dynamic")
+            yield Candidate(target, "int8", "static", INT8, "static")
+        case "openvino-cpu":
+            from overflight.runtime.engine_openvino import native_islands
+
+            yield Candidate(target, "fp32", "", REFERENCE, "as-is")
+            yield Candidate(target, "int8", "", INT8, "as-is")
+            if "bf16" in native_islands():
+                yield Candidate(target, "fp16", "bf16", REFERENCE, "as-is")
+                yield Candidate(target, "int8", "bf16", INT8, "as-is")
+        case "onnxruntime-cuda":
+            yield Candidate(target, "fp32", "", REFERENCE, "as-is", MAX_BATCH)
+            yield Candidate(target, "fp16", "", FP16, "as-is", MAX_BATCH)
+        case "tensorrt":
+            yield Candidate(target, "fp16", "", FP16, "plan", MAX_BATCH)
+            yield Candidate(target, "int8", "", INT8, "plan", MAX_BATCH)

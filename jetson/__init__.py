@@ -1,0 +1,1 @@
+"""What only the device knows: board, power, clocks, temperatures. Standard library only."""

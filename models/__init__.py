@@ -1,0 +1,1 @@
+"""The default checkpoint (a small SigLIP for aerial scenes) and the recipe that made it."""

@@ -1,0 +1,194 @@
+"""The bundle: the portable, immutable directory that export writes and everything else reads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from overflight.runtime.errors import BundleError, MissingError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+Family = Literal["siglip", "siglip2", "clip"]
+Fit = Literal["squash", "crop", "letterbox"]
+Filter = Literal["bicubic", "bilinear", "lanczos", "box"]
+Quantised = Literal["fp16", "int8"]  # the forms that calibration adds to the fp32 tower
+
+
+class Resize(msgspec.Struct, frozen=True):
+    """How a picture becomes the tower's square input: ``side`` pixels, Pillow's antialiased ``filter``, ``fit``."""
+
+    side: int
+    filter: Filter
+    fit: Fit
+
+
+class Tokenising(msgspec.Struct, frozen=True):
+    """How a text becomes ``context`` token ids; the rules of each kind are in ``export/tokenise.py``."""
+
+    kind: Family
+    context: int
+    vocabulary: int
+
+
+class Parity(msgspec.Struct, frozen=True):
+    """How far a tower was from its reference on the golden inputs: largest absolute difference of unit embeddings."""
+
+    tower: Literal["image", "text"]
+    reference: str
+    max_abs: float
+    samples: int
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """How faithful a quantised graph was to the fp32 one on the hold-out; the whole verdict lies in the bundle."""
+
+    passed: bool
+    cosine_mean: float
+    cosine_p1: float
+
+
+class Calibrated(msgspec.Struct, frozen=True):
+    """What calibration added to a bundle: from how many frames, and each precision's fidelity where it was measured."""
+
+    frames: int
+    holdout: int
+    precisions: dict[Quantised, Judged | None]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a bundle is.
+
+    ``tower`` is the SHA-256 of the checkpoint's tensors: label banks are bound to it, so a bundle exported again from
+    the same checkpoint keeps its banks. ``logit_scale`` is the stored logarithm: a logit is
+    exp(logit_scale)·cosine + logit_bias. ``files`` maps every other file's relative POSIX path to its SHA-256.
+    """
+
+    schema: int
+    name: str
+    family: Family
+    activation: Literal["sigmoid", "softmax"]
+    width: int
+    logit_scale: float
+    logit_bias: float
+    resize: Resize
+    tokenising: Tokenising
+    tower: str
+    opset: int
+    exporter: str
+    parity: tuple[Parity, ...]
+    files: dict[str, str]
+    calibrated: Calibrated | None = None
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+class Bundle:
+    """An opened bundle. A file is checked against the manifest the first time it is asked for."""
+
+    def __init__(self, directory: Path, manifest: Manifest, sha256: str) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self.sha256 = sha256
+        self._checked: set[str] = set()
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str]) -> Bundle:
+        """Read a bundle's manifest.
+
+        Raises MissingError where no bundle is, BundleError where its manifest is torn or of another schema.
+        """
+        path = Path(directory)
+        try:
+            raw = (path / MANIFEST).read_bytes()
+        except OSError as error:
+            raise MissingError(
+                f"{path}: no bundle here ({error.strerror}: {MANIFEST}); make one with: overflight export"
+            ) from error
+        try:
+            schema = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get("schema")
+            if schema is None or bytes(schema) != str(SCHEMA).encode():
+                got = None if schema is None else bytes(schema).decode()
+                raise BundleError(f"{path}: manifest schema {got}, expected {SCHEMA}; export the checkpoint again")
+            manifest = msgspec.json.decode(raw, type=Manifest)
+        except msgspec.DecodeError as error:
+            raise BundleError(f"{path / MANIFEST}: not a manifest ({error}); export the checkpoint again") from error
+        for name in manifest.files:
+            pure = PurePosixPath(name)
+            if pure.is_absolute() or ".." in pure.parts:
+                raise BundleError(f"{path / MANIFEST}: {name!r} leads out of the bundle; do not use this bundle")
+        return cls(path, manifest, hashlib.sha256(raw).hexdigest())
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of the bundle's files, its content verified. Raises BundleError or MissingError.
+
+        A large graph keeps its weights beside it, in ``name``.data: they are verified with it.
+        """
+        expected = self.manifest.files.get(name)
+        if expected is None:
+            raise MissingError(f"{self.directory}: holds no {name}; it holds {', '.join(sorted(self.manifest.files))}")
+        path = self.directory / name
+        if name in self._checked:
+            return path
+        try:
+            got = hash_file(path)
+        except OSError as error:
+            raise BundleError(f"{path}: {error.strerror}; the bundle is torn, export or copy it again") from error
+        if got != expected:
+            raise BundleError(
+                f"{path}: SHA-256 is {got[:16]}…, the manifest says {expected[:16]}…; "
+                "the file was changed or damaged, export or copy the bundle again"
+            )
+        if f"{name}.data" in self.manifest.files:
+            self.file(f"{name}.data")
+        self._checked.add(name)
+        return path
+
+    def verify(self) -> None:
+        """Check every file that the manifest names."""
+        for name in self.manifest.files:
+            self.file(name)
+
+
+def seal(directory: Path, manifest: Manifest) -> Bundle:
+    """Hash every file under ``directory`` into ``manifest`` and write it, last and atomically."""
+    files = {
+        path.relative_to(directory).as_posix(): hash_file(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    sealed = msgspec.structs.replace(manifest, files=files)
+    raw = msgspec.json.format(msgspec.json.encode(sealed), indent=1)
+    write_atomically(directory / MANIFEST, raw)
+    return Bundle.open(directory)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a power cut, sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def default_bundle() -> Path:
+    """Return where the default model's bundle lies: inside the installed package."""
+    return Path(__file__).resolve().parent.parent / "models" / "bundle"

@@ -1,0 +1,34 @@
+"""``overflight classify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--labels", type=click.Path(path_type=Path), help="A label bank; the bundle's own when left out.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="A bundle; the default model's when left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print every observation as a JSON line.")
+def command(images: tuple[Path, ...], labels: Path | None, bundle: Path | None, as_json: bool) -> None:
+    """Say what pictures show.
+
+    \b
+    overflight classify meadow.jpg --labels bank.safetensors
+    """
+    from overflight.runtime import Overflight
+    from overflight.runtime.image import read_image
+    from overflight.runtime.records import encode_line
+
+    with Overflight.load(bundle, labels) as overflight:
+        for number, path in enumerate(images):
+            observation = overflight.classify(read_image(path, number))
+            if as_json:
+                click.echo(encode_line(observation), nl=False)
+                continue
+            click.echo(f"{path}: {observation.label or 'unknown'}")
+            for score in observation.scores:
+                share = "" if score.share is None else f"  share {score.share:6.1%}"
+                click.echo(f"    {score.score:6.1%}  cosine {score.cosine:+.3f}{share}  {score.label}")

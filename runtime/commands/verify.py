@@ -1,0 +1,59 @@
+"""``overflight verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from overflight.runtime.target import PRECISIONS, TARGETS
+
+if TYPE_CHECKING:
+    from overflight.runtime.engine import Precision, Target
+
+
+@click.command()
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.option("--target", type=click.Choice(TARGETS), help="An engine of this kind; the one that flies when left out.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="An engine of this precision.")
+@click.option("--force", is_flag=True, help="Also an engine that failed its gate or was never judged.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def command(
+    bundle: Path | None, target: Target | None, precision: Precision | None, force: bool, as_json: bool
+) -> None:
+    """Check a bundle's files and replay known frames through its engine.
+
+    BUNDLE is the default model's when left out.
+
+    \b
+    overflight verify base-256/
+    overflight verify base-256/ --target openvino-cpu --precision int8
+    """
+    import msgspec
+
+    from overflight.runtime.bundle import Bundle, default_bundle
+    from overflight.runtime.errors import EngineError
+    from overflight.runtime.verify import verify
+
+    where = bundle or default_bundle()
+    found = verify(Bundle.open(where), target, precision, forced=force)
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        click.echo(f"{found.model}: {found.files} files as sealed")
+        click.echo(f"golden: {found.golden_frames} frames, largest difference {found.golden_max_abs:.1e}")
+        if found.fidelity is not None:
+            seen = found.fidelity
+            click.echo(
+                f"{found.engine}: {seen.samples} frames, cosine mean {seen.cosine_mean:.5f}, "
+                f"1st percentile {seen.cosine_p1:.5f}, least {seen.cosine_min:.5f}"
+            )
+            for one in seen.agreement:
+                click.echo(f"  bank {one.bank}: top-1 agreement {one.top1:.2%}, decisions flipped {one.flips:.2%}")
+        else:
+            click.echo(f"{found.engine}: is the reference")
+        if found.note:
+            click.echo(f"note: {found.note}", err=True)
+    if not found.passed:
+        raise EngineError(f"{where}: {'; '.join(found.reasons)}")

@@ -1,0 +1,73 @@
+"""Embedding many pictures into one file, with the names and the tower they belong to."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from overflight.runtime.bundle import Bundle, default_bundle, write_atomically
+from overflight.runtime.errors import UsageError, missing_extra
+from overflight.runtime.overflight import embed
+from overflight.runtime.source import open_source
+from overflight.runtime.store import default_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What an embedding file holds."""
+
+    count: int
+    width: int
+    tower: str
+
+
+def embed_files(sources: Sequence[str], out: Path, bundle: Path | None) -> Written:
+    """Embed every frame of every source into ``.npz`` (names, embeddings float32 ``[N, D]``, tower) or ``.parquet``."""
+    if out.suffix not in (".npz", ".parquet"):
+        raise UsageError(f"{out}: unknown kind of file {out.suffix!r}; expected .npz or .parquet")
+    opened = Bundle.open(bundle or default_bundle())
+    engine = default_engine(opened)
+    names, vectors = [], []
+    try:
+        for where in sources:
+            source = open_source(where)
+            if source.live:
+                raise UsageError(f"{source.name}: a live source has no end; embed takes files, folders and patterns")
+            for frame in source.frames():
+                names.append(frame.name or f"{source.name}#{frame.number}")
+                vectors.append(embed(engine, opened, [frame])[0])
+    finally:
+        engine.close()
+    embeddings = np.stack(vectors)
+    tower = opened.manifest.tower
+    write = _parquet if out.suffix == ".parquet" else _npz
+    write_atomically(out, write(names, embeddings, tower))
+    return Written(len(names), embeddings.shape[1], tower)
+
+
+def _npz(names: list[str], embeddings: NDArray[np.float32], tower: str) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, names=np.array(names), embeddings=embeddings, tower=np.array(tower))
+    return buffer.getvalue()
+
+
+def _parquet(names: list[str], embeddings: NDArray[np.float32], tower: str) -> bytes:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow", "parquet") from error
+    width = embeddings.shape[1]
+    vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(embeddings.reshape(-1)), width)
+    table = pyarrow.table({"name": names, "embedding": vectors}).replace_schema_metadata({"tower": tower})
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(table, buffer)
+    return buffer.getvalue()

@@ -1,0 +1,59 @@
+"""The ONNX Runtime engine: the reference on every CPU, ready without being built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from overflight.runtime.engine import EngineInfo, Precision
+from overflight.runtime.errors import EngineError, missing_extra
+from overflight.runtime.heap import returning_large_blocks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+class OnnxRuntimeEngine:
+    """An image tower on ONNX Runtime's CPU provider.
+
+    ``sha256`` is the graph's, as the bundle's manifest gives it. ``threads`` 0 lets the library take every core.
+    """
+
+    def __init__(self, graph: Path, sha256: str, precision: Precision = "fp32", threads: int = 0) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise missing_extra("ONNX Runtime", "cpu") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the camera needs the cores too
+        try:
+            with returning_large_blocks():
+                session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            self._session: Any = session
+        except Exception as error:  # the library raises its own family, outside any importable base
+            reason = str(error).splitlines()[0]
+            raise EngineError(f"{graph}: ONNX Runtime cannot load it ({reason}); export the bundle again") from error
+        providers = self._session.get_providers()
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if [i.name for i in inputs] != ["frames"] or [o.name for o in outputs] != ["embeddings"]:
+            raise EngineError(f"{graph}: not an image tower (frames -> embeddings); export the bundle again")
+        self.side = int(inputs[0].shape[1])
+        self.width = int(outputs[0].shape[1])
+        self.info = EngineInfo("onnxruntime-cpu", precision, providers[0], onnxruntime.__version__, sha256)
+
+    def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed uint8 RGB ``[N, S, S, 3]`` into unit float32 ``[N, D]``."""
+        try:
+            (embeddings,) = self._session.run(["embeddings"], {"frames": frames})
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed on {list(frames.shape)}: {str(error).splitlines()[0]}") from error
+        return np.asarray(embeddings, np.float32)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None

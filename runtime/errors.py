@@ -1,0 +1,51 @@
+"""The errors that reach a user: what was got, what was expected, what to do.
+
+OverflightError            exit 1: it was tried and failed
+├── BundleError            a bundle is torn, foreign or of another schema
+├── BankError              a label bank cannot be read
+├── SourceError            frames cannot be read
+├── EngineError            an engine failed or answered nonsense
+├── UsageError             exit 2: asked for wrongly
+└── MissingError           exit 3: a device, a library or a part is not there
+"""
+
+from __future__ import annotations
+
+
+class OverflightError(Exception):
+    """It was tried and failed; the message is one line that says what to do."""
+
+    exit_code = 1
+
+
+class BundleError(OverflightError):
+    """A bundle is torn, foreign or of another schema."""
+
+
+class BankError(OverflightError):
+    """A label bank cannot be read, or is not what it says."""
+
+
+class SourceError(OverflightError):
+    """Frames cannot be read from a source."""
+
+
+class EngineError(OverflightError):
+    """An engine could not be opened, failed, or answered nonsense."""
+
+
+class UsageError(OverflightError):
+    """The request itself is wrong: an argument, a file that does not fit another."""
+
+    exit_code = 2
+
+
+class MissingError(OverflightError):
+    """A device, a library or a part of the installation is not there."""
+
+    exit_code = 3
+
+
+def missing_extra(library: str, extra: str) -> MissingError:
+    """Say which extra brings a library that is not installed."""
+    return MissingError(f"{library} is not installed; run: pip install 'overflight[{extra}]'")

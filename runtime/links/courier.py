@@ -1,0 +1,172 @@
+"""The courier: one thread that carries a link's messages from the outbox, in order of weight, until they arrive."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from overflight.runtime.links.bucket import Bucket
+from overflight.runtime.links.message import Link, LinkDown, Message, Refused
+
+if TYPE_CHECKING:
+    from overflight.runtime.links.outbox import Outbox
+
+FIRST_RETRY_S = 0.5
+LONGEST_RETRY_S = 10.0
+IDLE_S = 0.5
+
+
+class Courier:
+    """Carries for one link. ``trouble`` is what keeps it from it, ``shed`` counts what it gave up, by reason."""
+
+    def __init__(self, name: str, link: Link, outbox: Outbox, rate_bps: float | None) -> None:
+        self.name = name
+        self.trouble: str | None = "not connected yet"
+        self.sent = 0
+        self.sent_bytes = 0
+        self.shed: Counter[str] = Counter()
+        self._link = link
+        self._outbox = outbox
+        self._bucket = Bucket(rate_bps, time.monotonic())
+        self._wake = threading.Event()
+        self._stopping = False
+        self._until_s = float("inf")
+        self._connected = False
+        self._ongoing: dict[str, tuple[Message, float]] = {}
+        self._thread = threading.Thread(target=self._run, name=f"link {name}", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that there is something to carry."""
+        self._wake.set()
+
+    def stop(self, within_s: float) -> None:
+        """Carry what waits for at most ``within_s``, then end; what is left stays in the outbox."""
+        self._until_s = time.monotonic() + within_s
+        self._stopping = True
+        self._wake.set()
+
+    def join(self, within_s: float) -> None:
+        """Wait for the end."""
+        self._thread.join(within_s)
+
+    def release(self) -> None:
+        """Let the outbox go, once the thread has ended."""
+        if not self._thread.is_alive():
+            self._outbox.close()
+
+    @property
+    def waiting(self) -> int:
+        """Count what waits in the outbox."""
+        try:
+            return self._outbox.waiting(self.name)
+        except sqlite3.Error:
+            return -1
+
+    def _run(self) -> None:
+        retry_s = FIRST_RETRY_S
+        while not self._over():
+            self._wake.clear()
+            try:
+                pause_s = self._step()
+                retry_s = FIRST_RETRY_S
+            except (LinkDown, sqlite3.Error) as error:
+                self.trouble = str(error)
+                self._disconnect()
+                pause_s = retry_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, guards nothing
+                retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+                self._pause(pause_s)
+                continue
+            if pause_s > 0:
+                self._wake.wait(pause_s)
+        self._disconnect()
+
+    def _over(self) -> bool:
+        if not self._stopping:
+            return False
+        return time.monotonic() >= self._until_s or (self._connected and self.waiting == 0)
+
+    def _pause(self, pause_s: float) -> None:
+        """Wait before the next try; new messages do not shorten it, the end of the flight does."""
+        end_s = time.monotonic() + pause_s
+        while time.monotonic() < min(end_s, self._until_s):
+            time.sleep(0.05)
+
+    def _step(self) -> float:
+        """Do the next thing; return how long there is nothing to do."""
+        if not self._connected:
+            self._link.open()
+            self._connected, self.trouble = True, None
+        message = self._outbox.next(self.name)
+        if message is None:
+            return self._refresh()
+        payload = self._link.encode(message, brief=self._bucket.rate_bps is not None)
+        if payload is None:
+            self._outbox.done(self.name, message)
+            return 0.0
+        size = len(payload) + self._link.overhead_bytes
+        if reason := self._surplus(message, size):
+            self._give_up(message, reason)
+            return 0.0
+        wait_s = self._bucket.wait_s(size, time.monotonic())
+        if wait_s > 0:
+            return wait_s
+        self._bucket.spend(size, time.monotonic())
+        try:
+            self._link.send(message, payload)
+        except Refused as answer:
+            self.trouble = str(answer)
+            self._give_up(message, "refused")
+            return 0.0
+        self._outbox.done(self.name, message)
+        self.sent += 1
+        self.sent_bytes += size
+        self._remember(message)
+        return 0.0
+
+    def _surplus(self, message: Message, size: int) -> str | None:
+        """Say why a thin link should not carry a message at all."""
+        if message.kind == "thumbnail" and self._bucket.too_large(size):
+            return "too-large"
+        thin = self._bucket.rate_bps is not None
+        if thin and message.event.type == "change" and self._outbox.overtaken(self.name, message):
+            return "overtaken"
+        return None
+
+    def _give_up(self, message: Message, reason: str) -> None:
+        self.shed[f"{message.kind}-{reason}"] += 1
+        self._outbox.done(self.name, message)
+
+    def _remember(self, message: Message) -> None:
+        if message.kind != "event" or self._link.refresh_s is None:
+            return
+        if message.event.type == "end":
+            self._ongoing.pop(message.event.id, None)
+        else:
+            self._ongoing[message.event.id] = message, time.monotonic() + self._link.refresh_s
+
+    def _refresh(self) -> float:
+        """See that the idle link stands; send an event again that goes on, where receivers forget."""
+        self._link.check()
+        refresh_s = self._link.refresh_s
+        if refresh_s is None:
+            return IDLE_S
+        for name, (message, due_s) in self._ongoing.items():
+            if time.monotonic() >= due_s:
+                payload = self._link.encode(message, brief=self._bucket.rate_bps is not None)
+                size = len(payload or b"") + self._link.overhead_bytes
+                if payload is not None and self._bucket.wait_s(size, time.monotonic()) == 0:
+                    self._bucket.spend(size, time.monotonic())
+                    self._link.send(message, payload)
+                    self._ongoing[name] = message, time.monotonic() + refresh_s
+                return IDLE_S
+        return IDLE_S
+
+    def _disconnect(self) -> None:
+        if self._connected:
+            self._connected = False
+            self._link.close()

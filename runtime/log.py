@@ -1,0 +1,19 @@
+"""The log of a flight: one JSON object a line on standard error, for journald and for people with jq."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+
+def say(what: str, **facts: Any) -> None:
+    """Write one line: when (UTC, seconds), what, and the facts. Never raises: a closed pipe ends no flight."""
+    line = {"utc_s": round(time.time(), 3), "what": what, **facts}
+    try:
+        sys.stderr.buffer.write(msgspec.json.encode(line, enc_hook=str) + b"\n")
+        sys.stderr.buffer.flush()
+    except (OSError, ValueError):
+        return

@@ -1,0 +1,147 @@
+"""Where poses come from: one address for each kind of telemetry, one question for every frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from overflight.runtime.errors import MissingError, SourceError, UsageError
+from overflight.runtime.pose.fields import number, utc_ns
+from overflight.runtime.pose.stills import read_still
+
+if TYPE_CHECKING:
+    from overflight.runtime.frame import Frame
+    from overflight.runtime.pose.record import Pose
+    from overflight.runtime.pose.track import PoseTrack
+    from overflight.runtime.vehicle import Vehicle
+
+STILLS = "stills"
+LIVE = ("udpin:", "udpout:", "udp:", "tcp:", "tcpin:", "/dev/", "mavlink:")
+
+
+class Poses(Protocol):
+    """Answers where the camera was when a frame was taken."""
+
+    def of(self, frame: Frame) -> Pose | None:
+        """Return the pose of a frame, or None where none is known; never raises for a frame."""
+        ...
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """What could not be used, one line each."""
+        ...
+
+
+class StillPoses:
+    """Poses that stills carry themselves; ``frame.name`` names the file, under ``directory`` if relative."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._refused: list[str] = []
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Stills without a position, one line each."""
+        return tuple(self._refused)
+
+    def of(self, frame: Frame) -> Pose | None:
+        """Read the pose of the file that the frame came from."""
+        try:
+            if frame.name is None:
+                raise SourceError(f"frame {frame.number}: not a still, so it carries no pose; give a track with --pose")
+            pose = read_still(self._directory / frame.name)
+        except (SourceError, OSError) as error:
+            self._refused.append(str(error))
+            return None
+        return pose if pose.utc_ns else msgspec.structs.replace(pose, utc_ns=frame.captured_utc_ns or 0)
+
+
+class TrackPoses:
+    """Poses of a track, asked for on its own clock.
+
+    A track in UTC and a recorded video meet where ``start_utc_ns`` says when the recording began; without it the
+    frame's wall clock counts. ``shift_ns`` is added to the frame's time: a camera's latency is negative.
+    """
+
+    def __init__(self, track: PoseTrack, *, start_utc_ns: int | None = None, shift_ns: int = 0) -> None:
+        self.track = track
+        self._start_utc_ns = start_utc_ns
+        self._shift_ns = shift_ns
+        self._refused: list[str] = []
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """What the reader could not use, and whether the frames had no time that fits."""
+        return (*self.track.refused, *self._refused)
+
+    def of(self, frame: Frame) -> Pose | None:
+        """Interpolate the track at the frame's capture."""
+        t_ns = self._time_ns(frame)
+        if t_ns is None:
+            if not self._refused:
+                self._refused.append(
+                    f"the telemetry runs on the {self.track.clock} clock, which these frames do not tell"
+                )
+            return None
+        pose = self.track.at(t_ns + self._shift_ns)
+        return pose and msgspec.structs.replace(pose, utc_ns=pose.utc_ns or frame.captured_utc_ns or 0)
+
+    def _time_ns(self, frame: Frame) -> int | None:
+        match self.track.clock:
+            case "monotonic":
+                return frame.captured_ns
+            case "utc" if self._start_utc_ns is not None and frame.media_ns is not None:
+                return self._start_utc_ns + frame.media_ns
+            case "utc":
+                return frame.captured_utc_ns
+            case "media":
+                return frame.media_ns
+
+
+def open_poses(uri: str, *, directory: Path | None = None, vehicle: Vehicle | None = None) -> Poses:
+    """Open telemetry by its address.
+
+    ``stills`` (Exif and XMP of the frames' own files, under ``directory``), a file ``.srt``, ``.csv``, ``.gpx``,
+    ``.mp4`` (GoPro), ``.tlog``, each with ``?start=ISO-TIME`` and ``?shift_s=SECONDS``; or a live MAVLink address
+    (``udpin:0.0.0.0:14550``), whose ``vehicle`` may be open already. Raises UsageError, MissingError or SourceError.
+    """
+    if uri == STILLS:
+        return StillPoses(directory or Path())
+    if uri.startswith(LIVE):
+        from overflight.runtime.vehicle import Address, Vehicle
+
+        return TrackPoses((vehicle or Vehicle(Address.parse(uri))).telemetry.track)
+    name, _, query = uri.partition("?")
+    options = dict(parse_qsl(query))
+    if set(options) - {"start", "shift_s"}:
+        raise UsageError(f"--pose {uri}: expected FILE?start=2026-05-01T10:00:00Z&shift_s=-0.2")
+    try:
+        start_utc_ns = utc_ns(options["start"]) if "start" in options else None
+        shift_ns = round(number(options.get("shift_s", "0")) * 1e9)
+    except ValueError as error:
+        raise UsageError(f"--pose {uri}: {error}; expected start=ISO-TIME, shift_s=SECONDS") from error
+    return TrackPoses(read_track(Path(name)), start_utc_ns=start_utc_ns, shift_ns=shift_ns)
+
+
+def read_track(path: Path) -> PoseTrack:
+    """Read a telemetry file by the kind that its name ends in."""
+    try:
+        match path.suffix.lower():
+            case ".srt":
+                from overflight.runtime.pose.srt import read_srt as read
+            case ".csv":
+                from overflight.runtime.pose.table import read_csv as read
+            case ".gpx":
+                from overflight.runtime.pose.gpx import read_gpx as read
+            case ".mp4" | ".mov" | ".360":
+                from overflight.runtime.pose.gpmf import read_gpmf as read
+            case ".tlog":
+                from overflight.runtime.pose.telemetry import read_tlog as read
+            case other:
+                raise UsageError(f"--pose {path}: {other or 'no ending'}; expected .srt, .csv, .gpx, .mp4 or .tlog")
+        return read(path)
+    except OSError as error:
+        raise MissingError(f"{path}: {error.strerror}; give a telemetry file with --pose") from error

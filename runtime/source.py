@@ -1,0 +1,108 @@
+"""Sources: where frames come from, and the words by which one is named."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import parse_qsl
+
+from overflight.runtime.errors import UsageError
+from overflight.runtime.image import SUFFIXES as STILL_SUFFIXES
+from overflight.runtime.mosaic import WINDOW_PX, Mosaic, is_mosaic
+from overflight.runtime.pipeline import Pipeline, gstreamer
+from overflight.runtime.redact import redact
+from overflight.runtime.stills import Stills, natural_order
+from overflight.runtime.testcard import TestCard
+from overflight.runtime.video import Camera, VideoFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overflight.runtime.frame import Frame
+
+GRAMMAR = (
+    "file.mp4, folder/, 'pattern*.jpg', mosaic.tif, /dev/video0, v4l2:///dev/v4l/by-id/NAME, csi://0, rtsp://…, "
+    "udp://@:5600, rtp://@:5004, 'gst://PIPELINE', test://"
+)
+_NETWORK = frozenset({"rtsp", "rtsps", "rtmp", "udp", "tcp", "srt", "http", "https"})
+_DEVICE = re.compile(r"(?:/dev/)?video\d+|\d+|/dev/v4l/by-(?:id|path)/[^/]+")
+
+
+class Source(Protocol):
+    """Frames from somewhere. A live source loses what is not read in time; any other waits."""
+
+    @property
+    def name(self) -> str:
+        """The source as it may be shown: without credentials."""
+
+    @property
+    def live(self) -> bool:
+        """Whether frames come on their own time."""
+
+    @property
+    def count(self) -> int | None:
+        """How many frames there will be, if that is known."""
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield frames until there are no more, or raise SourceError."""
+
+    def close(self) -> None:
+        """Let go of what is held; safe to call twice."""
+
+
+def open_source(where: str) -> Source:
+    """Open what ``where`` names, in jetson-utils' grammar. Raises UsageError for what names nothing."""
+    scheme, _, rest = where.partition("://") if "://" in where else ("", "", where)
+    match scheme.lower():
+        case "test":
+            return TestCard.parse(where)
+        case "v4l2":
+            return _device(rest, where)
+        case "file":
+            return _path(*_with_window(rest))
+        case "gst" | "csi" | "rtp":
+            return Pipeline(gstreamer(where), redact(where))
+        case network if network in _NETWORK:
+            return Camera(where, redact(where))
+        case "":
+            return _device(where, where) if where.startswith(("/dev/video", "/dev/v4l/")) else _path(where)
+        case unknown:
+            raise UsageError(f"{redact(where)}: unknown kind of source {unknown!r}; expected one of: {GRAMMAR}")
+
+
+def _device(device: str, where: str) -> Source:
+    if not _DEVICE.fullmatch(device):
+        raise UsageError(f"{where}: not a video device; expected /dev/videoN, or v4l2:///dev/v4l/by-id/NAME")
+    return Camera(f"/dev/video{device}" if device.isdigit() else str(Path("/dev") / device), where)
+
+
+def _with_window(where: str) -> tuple[str, int]:
+    """Split ``mosaic.tif?window=512`` of a file:// address."""
+    path, _, query = where.partition("?")
+    if not query:
+        return where, WINDOW_PX
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    window = given.pop("window", "")
+    if given or not window.isdigit() or not int(window) or Path(path).suffix.lower() not in {".tif", ".tiff"}:
+        raise UsageError(f"{where}: not understood; expected file://mosaic.tif?window={WINDOW_PX}")
+    return path, int(window)
+
+
+def _path(where: str, window: int = WINDOW_PX) -> Source:
+    try:
+        path = Path(where).expanduser()
+    except RuntimeError:  # ~nobody: a user without a home
+        path = Path(where)
+    if path.is_dir():
+        return Stills.of_folder(path)
+    if path.is_file() and is_mosaic(path, window):
+        return Mosaic(path, window)
+    if path.is_file():
+        return Stills(where, [path]) if path.suffix.lower() in STILL_SUFFIXES else VideoFile(path)
+    found = sorted((Path(name) for name in glob.glob(str(path))), key=natural_order)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    stills = [name for name in found if name.is_file()]
+    if stills:
+        return Stills(where, stills)
+    raise UsageError(f"{where}: no such file, folder or pattern; expected one of: {GRAMMAR}")

@@ -1,0 +1,329 @@
+"""The engine store: what this device built, proved and chose, one folder per bundle."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from overflight.runtime.bundle import Bundle, hash_file, write_atomically
+from overflight.runtime.engine import Precision, Target
+from overflight.runtime.errors import EngineError, MissingError, OverflightError
+from overflight.runtime.fidelity import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overflight.runtime.engine import Engine
+
+SCHEMA = 1
+RECORD = "engine.json"
+DEFAULT = "default"
+_PARTIAL = ".partial-"
+
+log = logging.getLogger("overflight")
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """How long one call took on real frames, in nanoseconds: resized frames in, embeddings out, nothing else."""
+
+    batch: int
+    threads: int
+    p50_ns: int
+    p95_ns: int
+    samples_ns: tuple[int, ...]
+
+
+class EngineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What stands beside an engine in ``engine.json``.
+
+    ``graph`` is the bundle's file it was made from. ``file`` is the engine's own file, or None when the bundle's graph
+    itself runs; ``sha256`` is of whichever runs. ``variant`` tells apart engines of one target and precision.
+    ``versions`` and ``device`` are what the engine was built with and for: another one must not run it.
+    """
+
+    schema: int
+    bundle: str
+    target: Target
+    precision: Precision
+    variant: str
+    graph: str
+    graph_sha256: str
+    file: str | None
+    sha256: str
+    size_bytes: int
+    versions: dict[str, str]
+    device: str
+    max_batch: int
+    built_utc: str
+    build_s: float
+    verdict: Verdict | None = None
+    timing: Timing | None = None
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """The engine's name for people: target, precision and variant."""
+        return engine_title(self.target, self.precision, self.variant)
+
+
+class _Default(msgspec.Struct, frozen=True):
+    """The content of the file ``default``: the folder of the engine that ``run`` opens."""
+
+    schema: int
+    entry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One engine in the store."""
+
+    path: Path
+    record: EngineRecord
+
+    def check(self, bundle: Bundle) -> Path:
+        """Return the file that runs, its content verified. Raises EngineError or BundleError."""
+        record = self.record
+        if record.file is None:
+            return bundle.file(record.graph)
+        path = self.path / record.file
+        try:
+            got = hash_file(path)
+        except OSError as error:
+            raise EngineError(f"{path}: {error.strerror}; build it again with: overflight build") from error
+        if got != record.sha256:
+            raise EngineError(
+                f"{path}: SHA-256 is {got[:16]}…, its record says {record.sha256[:16]}…; run overflight build again"
+            )
+        return path
+
+
+def engine_title(target: Target, precision: Precision, variant: str) -> str:
+    """Return an engine's name for people; float parts in bf16 are told, and stand for a half precision themselves."""
+    parts = (target, variant) if (precision, variant) == ("fp16", "bf16") else (target, precision, variant)
+    return " ".join(part for part in parts if part)
+
+
+def home() -> Path:
+    """Return the folder of this device's own state: ``$OVERFLIGHT_HOME``, or ``~/.overflight``."""
+    return Path(os.environ.get("OVERFLIGHT_HOME") or Path.home() / ".overflight")
+
+
+def engine_key(record: EngineRecord) -> str:
+    """Return what names an engine beside its target and precision: 12 hex digits over all that it depends on."""
+    parts = (record.graph_sha256, record.variant, sorted(record.versions.items()), record.device, record.max_batch)
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:12]
+
+
+class Store:
+    """The engines built from one bundle. Readers need no lock: whatever they can see is complete."""
+
+    def __init__(self, bundle: Bundle, root: Path | None = None) -> None:
+        self.bundle = bundle
+        self.path = (root or home()) / "engines" / bundle.sha256[:16]
+
+    def entries(self) -> list[Entry]:
+        """Return the engines that are complete; what cannot be read is passed over and logged."""
+        found = []
+        for path in sorted(self.path.glob(f"*/{RECORD}")):
+            if path.parent.name.startswith("."):
+                continue
+            try:
+                record = msgspec.json.decode(path.read_bytes(), type=EngineRecord)
+            except (OSError, msgspec.DecodeError) as error:
+                log.warning("%s: not an engine record (%s); overflight build makes it again", path, error)
+                continue
+            if record.schema == SCHEMA and record.bundle == self.bundle.sha256:
+                found.append(Entry(path.parent, record))
+        return found
+
+    def find(self, record: EngineRecord) -> Entry | None:
+        """Return the stored engine that this record would make again, or None."""
+        path = self._place(record)
+        return next((entry for entry in self.entries() if entry.path == path), None)
+
+    def default(self) -> Entry | None:
+        """Return the engine that ``run`` opens, or None when none was chosen or it is gone."""
+        try:
+            name = msgspec.json.decode((self.path / DEFAULT).read_bytes(), type=_Default).entry
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("%s: %s; overflight build chooses again", self.path / DEFAULT, error)
+            return None
+        return next((entry for entry in self.entries() if entry.path.name == name), None)
+
+    def set_default(self, entry: Entry) -> None:
+        """Make an engine the default, atomically: a starting ``run`` sees the old choice or the new one."""
+        write_atomically(self.path / DEFAULT, msgspec.json.encode(_Default(SCHEMA, entry.path.name)))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the store for one builder and clear what a killed one left. Raises EngineError when another holds it."""
+        self._make_folder()
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise EngineError(f"{self.path}: another build is running; wait for it or end it") from error
+            for left in (*self.path.glob(f"{_PARTIAL}*"), *self.path.glob(".*.partial")):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            yield
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Give an empty folder to build in; it is removed at the end unless ``put`` has moved it into place."""
+        path = self.path / f"{_PARTIAL}{os.getpid()}"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def put(self, staged: Path, record: EngineRecord) -> Entry:
+        """Move a built engine into place, its record written last. An engine of the same key is replaced."""
+        write_atomically(staged / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=1))
+        place = self._place(record)
+        old = staged.with_name(staged.name + "-old")
+        if place.exists():
+            place.rename(old)
+        staged.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+        return Entry(place, record)
+
+    def update(self, entry: Entry, record: EngineRecord) -> Entry:
+        """Write a verdict or a timing into a stored engine's record, atomically."""
+        write_atomically(entry.path / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=1))
+        return Entry(entry.path, record)
+
+    def _place(self, record: EngineRecord) -> Path:
+        return self.path / f"{record.target}-{record.precision}-{engine_key(record)}"
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MissingError(
+                f"{self.path}: {error.strerror}; set OVERFLIGHT_HOME to a folder that can be written"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An opened engine with its record (None: the reference itself) and what a flight must say about the choice."""
+
+    engine: Engine
+    record: EngineRecord | None
+    note: str = ""
+
+
+def refusal(record: EngineRecord) -> str | None:
+    """Say why an engine may not fly, or None when it was proven."""
+    if record.verdict is None:
+        return f"{record.title} was never judged; run: overflight build"
+    if not record.verdict.passed:
+        return f"{record.title} failed the gate: {'; '.join(record.verdict.reasons)}"
+    return None
+
+
+def default_engine(bundle: Bundle) -> Engine:
+    """Open the fastest proven engine of this device, or the fp32 reference when none was built."""
+    return choose(bundle).engine
+
+
+def choose(
+    bundle: Bundle,
+    target: Target | None = None,
+    precision: Precision | None = None,
+    *,
+    forced: bool = False,
+    threads: int = 0,
+    root: Path | None = None,
+) -> Chosen:
+    """Open an engine of the store: the default, or the fastest one of the asked target and precision.
+
+    An engine that failed the gate, or was never judged, is refused unless ``forced``; then the note says so. One that
+    can no longer be opened gives way to the next proven one, and the note says so. ``threads`` 0 leaves the choice to
+    the library. Raises EngineError, or MissingError when nothing of what was asked for was built.
+    """
+    asked = target is not None or precision is not None
+    if target == "onnxruntime-cpu" and precision in (None, "fp32"):
+        return Chosen(_reference(bundle, threads), None)
+    store = Store(bundle, root)
+    entries = _candidates(store, target, precision)
+    if asked and not entries:
+        wanted = " ".join(str(part) for part in (target, precision) if part)
+        raise MissingError(f"no {wanted} engine of {bundle.manifest.name} was built here; run: overflight build")
+    notes: list[str] = []
+    for entry in entries:
+        why = refusal(entry.record)
+        if why is not None and not forced:
+            notes.append(why)
+            continue
+        try:
+            engine = open_entry(bundle, entry, threads=threads)
+        except OverflightError as error:
+            notes.append(f"{entry.record.title} cannot run: {error}")
+            continue
+        if why is not None:
+            notes.append(f"forced: {why}")
+        return Chosen(engine, entry.record, _told(notes))
+    if asked:
+        raise EngineError("; ".join(notes))
+    if not entries:
+        notes.append("nothing was built for this device: overflight build finds a faster engine and proves it")
+    return Chosen(_reference(bundle, threads), None, _told(notes))
+
+
+def open_entry(bundle: Bundle, entry: Entry, *, threads: int = 0) -> Engine:
+    """Open one stored engine on this device. Raises EngineError when it was built for another."""
+    from overflight.runtime.target import open_engine
+
+    return open_engine(bundle, entry.record, entry.check(bundle), threads=threads)
+
+
+def _candidates(store: Store, target: Target | None, precision: Precision | None) -> list[Entry]:
+    """Return what may answer, best first: the default, then the proven by speed, then the rest."""
+    default = store.default()
+    found = [
+        entry
+        for entry in store.entries()
+        if target in (None, entry.record.target) and precision in (None, entry.record.precision)
+    ]
+    if target is None and precision is None:
+        found = [entry for entry in found if refusal(entry.record) is None or _same(entry, default)]
+
+    def order(entry: Entry) -> tuple[bool, bool, int]:
+        timing = entry.record.timing
+        return (
+            not _same(entry, default),
+            refusal(entry.record) is not None,
+            timing.p50_ns if timing else 1 << 62,
+        )
+
+    return sorted(found, key=order)
+
+
+def _same(entry: Entry, other: Entry | None) -> bool:
+    return other is not None and entry.path == other.path
+
+
+def _told(notes: list[str]) -> str:
+    for note in notes:
+        log.warning("%s", note)
+    return "; ".join(notes)
+
+
+def _reference(bundle: Bundle, threads: int) -> Engine:
+    from overflight.runtime.target import open_reference
+
+    return open_reference(bundle, threads=threads)

@@ -1,0 +1,1 @@
+"""The field station: what is done with flights on the ground."""

@@ -1,0 +1,57 @@
+"""``overflight demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from overflight.station.demonstrate import Demonstration
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-flight"), show_default=True)
+@click.option("--replace", is_flag=True, help="Replace a flight that lies there.")
+@click.option("--open", "open_page", is_flag=True, help="Show the report in the browser.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was left, and its figures, as JSON.")
+def command(out: Path, replace: bool, open_page: bool, as_json: bool) -> None:
+    """Fly over a short film that is shipped, and leave a flight to look at.
+
+    \b
+    overflight demo --open
+    """
+    import msgspec
+
+    from overflight.station.demonstrate import demonstrate, load
+
+    with load() as overflight:
+        left = demonstrate(overflight, out, replace=replace, silent=as_json)
+    click.echo(msgspec.json.encode(_figures(out, left)) if as_json else _told(left))
+    if open_page:
+        click.launch(left.report.resolve().as_uri())
+
+
+def _figures(out: Path, left: Demonstration) -> dict[str, object]:
+    return {
+        "flight": str(out),
+        "video": str(left.video),
+        "report": str(left.report),
+        "observations": len(left.summary),
+        "frames_per_s": left.summary.frames_per_s,
+        "median_age_ms": left.summary.median_age_ms,
+        "shares": {label.label or "unknown": round(label.share, 4) for label in left.summary.labels},
+    }
+
+
+def _told(left: Demonstration) -> str:
+    summary = left.summary
+    seen = ", ".join(f"{label.label or 'unknown'} {label.share:.0%}" for label in summary.labels[:4])
+    return (
+        f"{len(summary)} frames observed, {summary.frames_per_s or 0:.1f} a second\n"
+        f"median age of a decision {summary.median_age_ms:.3g} ms\n"
+        f"seen: {seen}\n"
+        f"report {left.report}\n"
+        f"video  {left.video}"
+    )

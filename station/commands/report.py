@@ -1,0 +1,32 @@
+"""``overflight report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("flight", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The page; report.html in the flight when left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print where the page is and its figures as JSON.")
+def command(flight: Path, out: Path | None, as_json: bool) -> None:
+    """Write a flight's report: one page that needs nothing else.
+
+    \b
+    overflight report flights/first
+    overflight report flights/first -o first.html
+    """
+    import msgspec
+
+    from overflight.station.report import REPORT, write_report
+
+    summary = write_report(flight, out)
+    page = out or flight / REPORT
+    if as_json:
+        shares = {label.label or "unknown": round(label.share, 4) for label in summary.labels}
+        written = {"report": str(page), "bytes": page.stat().st_size, "observations": len(summary), "shares": shares}
+        click.echo(msgspec.json.encode(written))
+    else:
+        click.echo(f"{page}: {len(summary)} observations, {page.stat().st_size / 1000:.0f} kB")

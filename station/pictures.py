@@ -1,0 +1,57 @@
+"""Fetching single frames of a flight from its source, as small JPEGs, where the source is still at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from overflight.runtime.errors import MissingError, SourceError
+from overflight.runtime.image import opencv, read_image
+from overflight.runtime.video import SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from overflight.station.summary import Summary
+
+WIDTH = 320
+QUALITY = 72
+_NEAR_MS = 60.0  # a seek that lands further from the frame's own time shows another frame
+
+
+def fetch(summary: Summary, rows: Iterable[int]) -> dict[int, bytes]:
+    """Return the JPEGs of those ``rows`` of a flight that can still be had; a live source keeps none."""
+    try:
+        path = Path(summary.record.source.removeprefix("file://")).expanduser()
+        if summary.axis == "recording" and path.is_file() and path.suffix.lower() in SUFFIXES:
+            return _from_recording(path, summary, sorted(rows))
+        folder = path if path.is_dir() else path.parent
+        named = {row: folder / name for row in rows if (name := summary.names[row])}
+        return {row: _encode(read_image(picture).pixels) for row, picture in named.items() if picture.is_file()}
+    except (MissingError, SourceError, OSError):  # a report without pictures is still a report, and says so
+        return {}
+
+
+def _from_recording(path: Path, summary: Summary, rows: list[int]) -> dict[int, bytes]:
+    cv2 = opencv()
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    found = {}
+    try:
+        for row in rows:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, float(summary.frames[row]))
+            read, pixels = capture.read()
+            if read and abs(capture.get(cv2.CAP_PROP_POS_MSEC) - 1000 * summary.times[row]) <= _NEAR_MS:
+                found[row] = _encode(pixels)
+    finally:
+        capture.release()
+    return found
+
+
+def _encode(pixels: NDArray[np.uint8]) -> bytes:
+    cv2 = opencv()
+    height = max(1, round(pixels.shape[0] * WIDTH / pixels.shape[1]))
+    small = cv2.resize(pixels, (WIDTH, height), interpolation=cv2.INTER_AREA)
+    return bytes(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1])

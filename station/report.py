@@ -1,0 +1,282 @@
+"""The report of a flight: one self-contained page that a person reads after landing."""
+
+from __future__ import annotations
+
+import base64
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import numpy as np
+
+from overflight.runtime.bundle import write_atomically
+from overflight.runtime.errors import OverflightError
+from overflight.station.chart import colours, extent, fold, histogram, lasting, moment, timeline
+from overflight.station.page import data, page, tag
+from overflight.station.pictures import fetch
+from overflight.station.summary import summarise
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+    from numpy.typing import NDArray
+
+    from overflight.station.chart import Columns
+    from overflight.station.summary import LabelSummary, Summary
+
+REPORT = "report.html"
+VIDEOS = ("annotated.webm", "annotated.mp4")
+_LABELS_PICTURED = 12
+_PICTURES_PER_LABEL = 4
+_UNSEEN_NAMED = 40
+
+
+def write_report(flight: Path, out: Path | None = None) -> Summary:
+    """Write a flight's report, ``report.html`` inside it when ``out`` is None, and return what it is made of."""
+    summary = summarise(flight)
+    out = out or flight / REPORT
+    try:
+        write_atomically(out, make_report(summary, video=_video(flight, out)))
+    except OSError as error:
+        raise OverflightError(f"{out}: {error.strerror}; name a file that can be written with -o") from error
+    return summary
+
+
+def make_report(summary: Summary, *, video: str | None = None) -> bytes:
+    """Make the page; ``video`` is where the annotated video lies, as the page shall address it."""
+    source = Path(summary.record.source).name or summary.record.source
+    body: list[Element | None] = [_header(summary, source), _figures(summary)]
+    if len(summary):
+        columns = fold(summary)
+        body += [_flown(summary, columns, video), _labels(summary), _pictures(summary), _latency(summary)]
+    body += [_losses(summary), _origin(summary)]
+    return page(f"{source} · flight report", [tag("main", body)], style="report.css", script="report.js")
+
+
+def surest(summary: Summary, label: LabelSummary, count: int = _PICTURES_PER_LABEL) -> list[int]:
+    """Pick a label's surest observations, not all from one moment, in the order they were flown."""
+    rows = np.array([row for row, answer in enumerate(summary.answers) if answer == label.label])
+    apart = extent(summary) / 25
+    picked: list[int] = []
+    for row in rows[np.argsort(-summary.scores[rows], kind="stable")]:
+        if all(abs(summary.times[row] - summary.times[other]) >= apart for other in picked):
+            picked.append(int(row))
+        if len(picked) == count:
+            break
+    return sorted(picked)
+
+
+def _header(summary: Summary, source: str) -> Element:
+    record = summary.record
+    started = datetime.fromtimestamp(record.started_utc_ns / 1e9, timezone.utc)
+    when = tag("time", started.strftime("%d %B %Y, %H:%M UTC").lstrip("0"), datetime=started.isoformat())
+    return tag(
+        "header",
+        tag("p", "Flight report", class_="kind"),
+        tag("h1", source, title=record.source),
+        tag("p", when, f" on {record.host} with {record.model}, {record.engine}, labels “{record.bank}”"),
+        tag("p", _in_words(summary), class_="lead"),
+        tag("p", *warnings, class_="warning") if (warnings := _warnings(summary)) else None,
+    )
+
+
+def _in_words(summary: Summary) -> str:
+    if not len(summary):
+        return "No frame was observed."
+    known = [label for label in summary.labels if label.label is not None]
+    unknown = 1 - sum(label.share for label in known)
+    parts = [f"{label.label} {label.share:.0%}" for label in known[:3] if label.share >= 0.005]
+    text = f"Mostly seen: {', '.join(parts)}" if parts else "None of the labels was seen"
+    of = "of the pictures" if summary.axis == "pictures" else "of the time"
+    return f"{text} {of if parts else ''}".rstrip() + (f"; unknown {unknown:.0%}." if unknown >= 0.005 else ".")
+
+
+def _warnings(summary: Summary) -> list[str]:
+    record, found = summary.record, []
+    match record.ended_because:
+        case None:
+            found.append("This flight has no recorded end: it is still going on, or the power went away. ")
+        case "source ended" | "stopped":
+            pass
+        case because:
+            found.append(f"Ended because: {because}. ")
+    if summary.unreadable:
+        lines = "line" if summary.unreadable == 1 else "lines"
+        found.append(f"{summary.unreadable} torn {lines} of the observations could not be read. ")
+    if record.unrecorded:
+        counts = ", ".join(f"{count} {what}" for what, count in record.unrecorded.items())
+        found.append(f"The disk did not take {counts}. ")
+    return found
+
+
+def _figures(summary: Summary) -> Element:
+    known = [label for label in summary.labels if label.label is not None]
+    figures = [(f"{len(summary):,}", "frames observed"), (f"{sum(summary.dropped.values()):,}", "frames lost")]
+    if len(summary):
+        if summary.axis != "pictures":
+            figures.append((lasting(summary.axis, extent(summary)), "long"))
+        if summary.frames_per_s is not None:
+            figures.append((f"{summary.frames_per_s:.1f}", "frames a second"))
+        figures.append((f"{summary.median_age_ms:.3g} ms", "median age"))
+        figures.append((f"{len(known)} of {len(summary.record.labels)}", "labels seen"))
+    return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for value, name in figures], class_="figures")
+
+
+def _flown(summary: Summary, columns: Columns, video: str | None) -> Element:
+    shown = {None: -1, **{label.label: place for place, label in enumerate(summary.labels)}}
+    rows = columns.rows
+    carried = {
+        "labels": [label.label for label in summary.labels],
+        "colours": [colours(summary)[label.label] for label in summary.labels],
+        "starts": [round(float(start), 5) for start in columns.starts],
+        "label": [shown[summary.answers[row]] for row in rows],
+        "moment": [moment(summary, row) for row in rows],
+        "frame": [int(summary.frames[row]) for row in rows],
+        "score": [round(float(summary.scores[row]), 3) for row in rows],
+        "age": [round(float(summary.age_ms[row]), 1) for row in rows],
+        "begins": float(summary.times[0]),
+        "extent": extent(summary),
+        "seekable": summary.axis == "recording",
+    }
+    player = None
+    if video is not None:
+        player = tag(
+            "video", src=video, controls="controls", preload="metadata", muted="muted", playsinline="playsinline"
+        )
+    return tag(
+        "section",
+        tag("h2", "Timeline"),
+        player,
+        timeline(summary, columns),
+        tag("p", "Height is the score of the answer; grey is “unknown”.", id="readout"),
+        data("flight", carried),
+        class_="flown",
+    )
+
+
+def _labels(summary: Summary) -> Element:
+    unit = "Pictures" if summary.axis == "pictures" else "Time"
+    colour = colours(summary)
+    head = [("Label", None), ("Share", None), (unit, "number"), ("First seen", "number"), ("Last seen", "number")]
+    head += [("Longest", "number extra"), ("Frames", "number extra"), ("Best score", "number extra")]
+    rows = [
+        tag(
+            "tr",
+            tag(
+                "th",
+                tag("i", class_="dot", style=f"background:{colour[label.label]}"),
+                label.label or "unknown",
+                scope="row",
+            ),
+            tag("td", _bar(label.share, colour[label.label]), f"{label.share:.1%}", class_="share"),
+            [
+                tag("td", value, class_=kind)
+                for value, kind in (
+                    (lasting(summary.axis, label.weight), "number"),
+                    (moment(summary, label.first), "number"),
+                    (moment(summary, label.last), "number"),
+                    (lasting(summary.axis, label.longest), "number extra"),
+                    (f"{label.count:,}", "number extra"),
+                    ("-" if label.label is None else f"{label.best:.2f}", "number extra"),
+                )
+            ],
+        )
+        for label in summary.labels
+    ]
+    seen = {label.label for label in summary.labels}
+    unseen = [label for label in summary.record.labels if label not in seen]
+    table = tag(
+        "table",
+        tag("thead", tag("tr", [tag("th", name, class_=kind, scope="col") for name, kind in head])),
+        tag("tbody", rows),
+    )
+    more = f" and {len(unseen) - _UNSEEN_NAMED:,} more" if len(unseen) > _UNSEEN_NAMED else ""
+    never = tag("p", f"Never seen: {', '.join(unseen[:_UNSEEN_NAMED])}{more}.", class_="note") if unseen else None
+    return tag("section", tag("h2", "Labels"), tag("div", table, class_="wide"), never)
+
+
+def _bar(share: float, colour: str) -> Element:
+    return tag("span", tag("i", style=f"width:{100 * share:.1f}%;background:{colour}"), class_="bar")
+
+
+def _pictures(summary: Summary) -> Element | None:
+    known = [label for label in summary.labels if label.label is not None][:_LABELS_PICTURED]
+    picked = {label.label: surest(summary, label) for label in known}
+    jpegs = fetch(summary, [row for rows in picked.values() for row in rows])
+    if not jpegs:
+        note = "The source is not at hand here, so its pictures are not shown."
+        return tag("section", tag("h2", "Surest frames"), tag("p", note, class_="note")) if known else None
+    groups = []
+    for label, rows in picked.items():
+        figures = [_picture(summary, row, jpegs[row], label or "") for row in rows if row in jpegs]
+        if figures:
+            dot = tag("i", class_="dot", style=f"background:{colours(summary)[label]}")
+            groups.append(tag("div", tag("h3", dot, label), tag("div", figures, class_="pictures"), class_="group"))
+    return tag("section", tag("h2", "Surest frames"), groups)
+
+
+def _picture(summary: Summary, row: int, jpeg: bytes, label: str) -> Element:
+    source = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    at = f"{summary.times[row]:.3f}" if summary.axis == "recording" else None
+    caption = tag("figcaption", tag("b", f"{summary.scores[row]:.2f}"), f" {moment(summary, row)}")
+    return tag("figure", tag("img", src=source, alt=f"{label}, frame {summary.frames[row]}", data_at=at), caption)
+
+
+def _latency(summary: Summary) -> Element:
+    parts = {"age of the decision": summary.age_ms, **summary.costs_ms}
+    head = ["", "median", "p95", "p99", "slowest"]
+    rows = [
+        tag(
+            "tr",
+            tag("th", name, scope="row"),
+            [tag("td", f"{value:.3g}", class_="number") for value in _spread(values)],
+        )
+        for name, values in parts.items()
+    ]
+    table = tag(
+        "table",
+        tag("thead", tag("tr", [tag("th", name, class_="number" if name else None, scope="col") for name in head])),
+        tag("tbody", rows),
+    )
+    note = "Milliseconds. Age runs from a frame's capture to its decision; resize, engine and match are parts of it."
+    return tag("section", tag("h2", "Latency"), histogram(summary.age_ms), table, tag("p", note, class_="note"))
+
+
+def _spread(values_ms: NDArray[np.float64]) -> list[float]:
+    return [*(float(value) for value in np.percentile(values_ms, (50, 95, 99))), float(values_ms.max())]
+
+
+def _losses(summary: Summary) -> Element:
+    if not summary.dropped:
+        return tag("section", tag("h2", "Frames lost"), tag("p", "None."))
+    rows = [
+        tag("tr", tag("th", reason, scope="row"), tag("td", f"{count:,}", class_="number"))
+        for reason, count in sorted(summary.dropped.items(), key=lambda item: -item[1])
+    ]
+    return tag("section", tag("h2", "Frames lost"), tag("table", tag("tbody", rows), class_="narrow"))
+
+
+def _origin(summary: Summary) -> Element:
+    record = summary.record
+    facts = {
+        "Source": record.source,
+        "Model": record.model,
+        "Bundle": record.bundle,
+        "Engine": f"{record.engine} {record.engine_sha256}",
+        "Label bank": f"{record.bank} ({len(record.labels):,} labels) {record.bank_sha256}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+        "Host": record.host,
+        "Ended": record.ended_because or "not recorded",
+    }
+    rows = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()]
+    return tag("section", tag("h2", "Origin"), tag("dl", rows, class_="facts"))
+
+
+def _video(flight: Path, out: Path) -> str | None:
+    """Where the annotated video lies, seen from the report; None where there is none."""
+    for name in VIDEOS:
+        if (flight / name).is_file():
+            return quote(Path(os.path.relpath(flight / name, out.parent)).as_posix())
+    return None

@@ -1,0 +1,95 @@
+"""Tables, comparisons and plots from rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from overflight.bench.compare import compare
+from overflight.bench.row import RESULTS, Row, read
+from overflight.bench.table import BEGIN, END, markdown, place, placed
+from overflight.runtime.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+
+
+def contest(row: Callable[..., Row], run: str, factor: float) -> list[Row]:
+    theirs = [10_000_000 + n * 1000 for n in range(20)]
+    ours = [int(ns * factor) for ns in theirs]
+    return [row("engine", "hugging:fp32", theirs, run=run, batch=1), row("engine", "ours:fp32", ours, run=run, batch=1)]
+
+
+def test_the_table_has_every_subject_and_its_ratio(row: Callable[..., Row]) -> None:
+    """Fastest first; who could not run stands with the reason."""
+    rows = [*contest(row, "a", 0.25), row("engine", "laion:fp32", [], run="a", reason="no | module")]
+    text = markdown(rows)
+    assert text.index("| Overflight fp32 |") < text.index("| transformers + torch fp32 |")
+    assert "0.25 (0.25 to 0.25)" in text
+    assert "no / module" in text
+
+
+def test_only_the_newest_run_of_a_model_is_shown(row: Callable[..., Row]) -> None:
+    """Old records stay in the file, not in the table."""
+    text = markdown([*contest(row, "a", 0.25), *contest(row, "b", 0.5)])
+    assert "0.5 (0.5 to 0.5)" in text
+    assert "0.25" not in text
+
+
+def test_two_runs_agree_or_not(row: Callable[..., Row]) -> None:
+    """The ranges meet, or they do not."""
+    one, same, other = (contest(row, run, factor) for run, factor in (("a", 0.25), ("b", 0.25), ("c", 0.5)))
+    assert [found.agrees for found in compare(one, same)] == [True]
+    assert [found.agrees for found in compare(one, other)] == [False]
+    with pytest.raises(UsageError, match="no subject"):
+        compare(one, other, "naive:fp32")
+
+
+def test_a_table_is_put_between_its_markers(tmp_path: Path) -> None:
+    """The rest of the page stays; a page without markers is refused."""
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    place(page, "new")
+    assert page.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert placed(page) == "new"
+    page.write_text("nothing")
+    with pytest.raises(UsageError, match="markers"):
+        place(page, "new")
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "bench.md"], ids=lambda page: str(page.name))
+def test_the_pages_show_the_committed_records(page: Path) -> None:
+    """Generated, never typed: run ``overflight bench table --into PAGE``."""
+    if not page.is_file() or placed(page) is None:
+        pytest.skip(f"{page.name} shows no table of records")
+    assert placed(page) == markdown(read(RESULTS)).strip()
+
+
+def test_plots_are_drawn_and_repeat_to_the_byte(row: Callable[..., Row], tmp_path: Path) -> None:
+    """Latencies and growth; the same rows make the same file."""
+    pytest.importorskip("matplotlib")
+    from overflight.bench.plot import exponent, save
+
+    grown = [row("match", "match and decide", [n * 1000] * 5, labels=n, run="g") for n in (10, 100, 1000)]
+    rows = [*contest(row, "a", 0.25), *grown]
+    first = {path.name: path.read_bytes() for path in save(rows, tmp_path / "one")}
+    second = {path.name: path.read_bytes() for path in save(rows, tmp_path / "two")}
+    assert set(first) == {"latency-m-engine.svg", "growth-labels.svg"}
+    assert first == second
+    assert exponent(grown, "labels") == pytest.approx(1.0)
+
+
+def test_the_report_is_one_page(row: Callable[..., Row], tmp_path: Path) -> None:
+    """Tables, plots and machines, and no text of a record can break out."""
+    pytest.importorskip("matplotlib")
+    from overflight.bench.report import write_report
+
+    write_report(
+        [*contest(row, "a", 0.25), row("engine", "x<script>", [], run="a", reason="<b>no")], tmp_path / "r.html"
+    )
+    page = (tmp_path / "r.html").read_text()
+    assert "<svg" in page
+    assert "<script>" not in page
+    assert not re.search(r"(src|href)=\"(?!#)", page)

@@ -1,0 +1,228 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+
+from overflight.runtime.bank import BankHeader, Label, LabelBank
+from overflight.runtime.bundle import Bundle, Manifest, Resize, Tokenising, seal
+
+if TYPE_CHECKING:
+    from overflight.calibration.calibrate import Calibration
+    from overflight.export.tower import ImageTower
+
+COLOURS = {"red": (255, 40, 40), "green": (40, 255, 40), "blue": (40, 40, 255)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep every test away from the engines that this machine's user has built."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERFLIGHT_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def imagery() -> Path:
+    """Return the real imagery beside the checkout; skip without it."""
+    path = Path(__file__).parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"no real imagery at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return a bundle whose "tower" embeds the mean colour: a real graph with answers that can be reasoned about."""
+    onnx = pytest.importorskip("onnx", reason="writing the tiny graph needs the export extra")
+    helper, kind = onnx.helper, onnx.TensorProto
+    directory = tmp_path_factory.mktemp("bundle")
+    centre = onnx.numpy_helper.from_array(np.full(3, 100, np.float32), "centre")
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["pixels"], to=kind.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Sub", ["mean", "centre"], ["centred"]),
+        helper.make_node("ReduceL2", ["centred", "last"], ["length"], keepdims=1),
+        helper.make_node("Div", ["centred", "length"], ["embeddings"]),
+    ]
+    axes = onnx.numpy_helper.from_array(np.array([1, 2]), "axes")
+    last = onnx.numpy_helper.from_array(np.array([1]), "last")
+    graph = helper.make_graph(
+        nodes,
+        "image",
+        [helper.make_tensor_value_info("frames", kind.UINT8, ["N", 32, 32, 3])],
+        [helper.make_tensor_value_info("embeddings", kind.FLOAT, ["N", 3])],
+        [centre, axes, last],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.checker.check_model(model)
+    (directory / "image.onnx").write_bytes(model.SerializeToString())
+    return seal(directory, colour_manifest())
+
+
+def colour_manifest() -> Manifest:
+    """Return the manifest of the colour bundle, before it is sealed."""
+    return Manifest(
+        schema=1,
+        name="mean-colour",
+        family="siglip",
+        activation="sigmoid",
+        width=3,
+        logit_scale=float(np.log(10.0)),
+        logit_bias=-5.0,
+        resize=Resize(32, "bicubic", "squash"),
+        tokenising=Tokenising("siglip", 64, 100),
+        tower="c" * 64,
+        opset=20,
+        exporter="tests",
+        parity=(),
+        files={},
+    )
+
+
+@pytest.fixture(scope="session")
+def colour_bank(colour_bundle: Bundle) -> LabelBank:
+    """Return the bank that knows red, green and blue."""
+    manifest = colour_bundle.manifest
+    vectors = np.array(list(COLOURS.values()), np.float32) - 100
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    header = BankHeader(
+        schema=1,
+        name="colours",
+        model=manifest.name,
+        tower=manifest.tower,
+        activation=manifest.activation,
+        logit_scale=manifest.logit_scale,
+        logit_bias=manifest.logit_bias,
+        labels=tuple(Label(text, (text,)) for text in COLOURS),
+    )
+    return LabelBank.make(header, vectors)
+
+
+def random_tower(side: int = 32, patch: int = 8, width: int = 32, heads: int = 2, blocks: int = 3) -> ImageTower:
+    """Return a SigLIP image tower of random weights, its norms uneven as trained ones are."""
+    from overflight.export.tower import (
+        Attention,
+        Block,
+        Encoder,
+        ImageTower,
+        Linear,
+        Mlp,
+        Norm,
+        Pixels,
+        ProbePool,
+        Weight,
+    )
+
+    random = np.random.default_rng(7)
+
+    def weight(*shape: int, size: float | None = None) -> Weight:
+        scale = shape[0] ** -0.5 if size is None else size
+        array = random.standard_normal(shape, np.float32) * np.float32(scale)
+        return Weight(shape, lambda: array)
+
+    def linear(inner: int, outer: int) -> Linear:
+        return Linear(weight(inner, outer), weight(outer, size=0.1))
+
+    def norm() -> Norm:
+        uneven = np.exp(0.7 * random.standard_normal(width)).astype(np.float32)
+        return Norm(Weight((width,), lambda: uneven), weight(width, size=0.1), 1e-6)
+
+    def attention() -> Attention:
+        query, key, value, output = (linear(width, width) for _ in range(4))
+        return Attention(query, key, value, output, heads=heads)
+
+    def mlp() -> Mlp:
+        return Mlp(linear(width, 4 * width), linear(4 * width, width), "gelu-tanh")
+
+    tokens = (side // patch) ** 2
+    encoder = Encoder(
+        length=tokens,
+        width=width,
+        positions=weight(tokens, width, size=0.3),
+        blocks=tuple(Block(norm(), attention(), norm(), mlp()) for _ in range(blocks)),
+        norm=norm(),
+        pool=ProbePool(weight(width, size=1.0), attention(), norm(), mlp()),
+        projection=None,
+    )
+    pixels = Pixels(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return ImageTower(side, patch, pixels, linear(3 * patch**2, width), None, None, encoder)
+
+
+def write_tower_bundle(directory: Path, graph: bytes) -> Bundle:
+    """Write a bundle with a real, small, random image tower and its golden vectors."""
+    directory.mkdir()
+    (directory / "image.onnx").write_bytes(graph)
+    frames = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    session = pytest.importorskip("onnxruntime").InferenceSession(graph)
+    (embeddings,) = session.run(["embeddings"], {"frames": frames})
+    np.savez(directory / "golden.npz", frames=frames, frame_embeddings=embeddings)
+    return seal(directory, msgspec.structs.replace(colour_manifest(), name="random-tower", width=32, tower="7" * 64))
+
+
+@pytest.fixture
+def tower_bundle(tmp_path: Path, random_tower_graph: bytes) -> Bundle:
+    """Return a fresh bundle of the random tower."""
+    return write_tower_bundle(tmp_path / "tower", random_tower_graph)
+
+
+@pytest.fixture(scope="session")
+def calibration(tmp_path_factory: pytest.TempPathFactory, random_tower_graph: bytes, scenery: Path) -> Calibration:
+    """Return a calibration of the random tower, made once."""
+    from overflight.calibration.calibrate import calibrate
+
+    folder = tmp_path_factory.mktemp("calibration")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERFLIGHT_HOME", str(folder / "home"))
+        return calibrate(write_tower_bundle(folder / "tower", random_tower_graph), [str(scenery)], count=32)
+
+
+@pytest.fixture
+def calibrated_bundle(tower_bundle: Bundle, calibration: Calibration) -> Bundle:
+    """Return a fresh bundle of the random tower with everything that calibration adds."""
+    from overflight.calibration.enrich import enrich_with
+
+    return enrich_with(tower_bundle, calibration)
+
+
+@pytest.fixture(scope="session")
+def random_tower_graph(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the graph of the random tower, authored once."""
+    pytest.importorskip("onnx", reason="authoring a tower needs the export extra")
+    from overflight.export.author import author_image
+
+    path = tmp_path_factory.mktemp("graph") / "image.onnx"
+    author_image(random_tower(), 32).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def base_256_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a graph of SigLIP B/16-256's shape with random weights."""
+    pytest.importorskip("onnx", reason="authoring a tower needs the export extra")
+    from overflight.export.author import author_image
+
+    path = tmp_path_factory.mktemp("base") / "image.onnx"
+    author_image(random_tower(256, 16, 768, 12, 12), 768).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def scenery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return 96 made-up aerial views, smooth as the world is, in folders ``field`` and ``town``."""
+    cv2 = pytest.importorskip("cv2")
+    folder = tmp_path_factory.mktemp("scenery")
+    random = np.random.default_rng(3)
+    for index in range(96):
+        kind = ("field", "town")[index % 2]
+        (folder / kind).mkdir(exist_ok=True)
+        coarse = random.integers(0, 256, (4 + index % 5, 4 + index % 3, 3), np.uint8)
+        picture = cv2.resize(coarse, (80, 60), interpolation=cv2.INTER_CUBIC if index % 2 else cv2.INTER_NEAREST)
+        cv2.imwrite(str(folder / kind / f"{index}.png"), picture)
+    return folder

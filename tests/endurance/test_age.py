@@ -1,0 +1,170 @@
+"""Age: with an engine far slower than the camera, the newest decision stays young for as long as it is flown.
+
+``OVERFLIGHT_ENDURANCE_S=600 pytest -s tests/endurance/test_age.py`` flies ten minutes. The sender burns its monotonic
+clock into every picture, so ages are from the making of the picture to the decision: encoder, network and decoder
+included, and no arrival stamp is trusted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from overflight.runtime import LabelBank, Overflight
+from overflight.runtime.bundle import Bundle
+from overflight.runtime.engine import EngineInfo
+from overflight.runtime.flight import Flight
+from overflight.runtime.stream import Stream
+
+pytest.importorskip("cv2")
+SECONDS = float(os.environ.get("OVERFLIGHT_ENDURANCE_S", "15"))
+ENGINE_S, FPS, WIDTH, HEIGHT = 0.2, 25, 1280, 720
+CELL, BITS = 20, 40
+SENDER = f"""
+import sys, time
+import numpy as np
+rng = np.random.default_rng(0)
+scene = rng.integers(60, 200, ({HEIGHT} // 8, {WIDTH} // 4), np.uint8).repeat(8, 0).repeat(8, 1)
+colour = np.full({WIDTH * HEIGHT // 2}, 128, np.uint8).tobytes()
+due = time.monotonic()
+number = 0
+while True:
+    due += 1 / {FPS}
+    time.sleep(max(0, due - time.monotonic()))
+    shift = number * 8 % {WIDTH}
+    grey = scene[:, shift : shift + {WIDTH}].copy()
+    code = time.monotonic_ns() // 1000
+    for bit in range({BITS}):
+        left = bit * {CELL}
+        grey[:{CELL}, left : left + {CELL}] = 235 if code >> bit & 1 else 16
+    sys.stdout.buffer.write(grey.tobytes() + colour)
+    number += 1
+"""
+PLAIN = f"""
+import sys, time
+import cv2
+sys.path.insert(0, sys.argv[2])
+from test_age import made_ns
+capture = cv2.VideoCapture(sys.argv[1], cv2.CAP_FFMPEG)
+while True:
+    read, pixels = capture.read()
+    if not read:
+        break
+    time.sleep({ENGINE_S})
+    print(time.monotonic_ns() - made_ns(pixels), flush=True)
+"""
+
+
+class SlowEngine:
+    """An engine that takes 200 ms and answers one direction."""
+
+    info = EngineInfo("onnxruntime-cpu", "fp32", "slow", "0", "0" * 64)
+    side, width = 32, 3
+
+    def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        time.sleep(ENGINE_S)
+        return np.array([[1, 0, 0]] * len(frames), np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+def made_ns(pixels: NDArray[np.uint8]) -> int:
+    """Read the sender's monotonic clock off a picture."""
+    middle = CELL // 2
+    cells = pixels[middle - 4 : middle + 4, : BITS * CELL, 1].reshape(8, BITS, CELL)[:, :, middle - 4 : middle + 4]
+    bits = cells.mean(axis=(0, 2)) > 128
+    return sum(1 << int(bit) for bit in np.flatnonzero(bits)) * 1000
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def described(ages_ms: list[float]) -> str:
+    p50, p95 = np.percentile(ages_ms, [50, 95])
+    return f"{len(ages_ms)} decisions, age p50 {p50:.0f} p95 {p95:.0f} max {max(ages_ms):.0f} ms"
+
+
+def start_sender(ports: list[int]) -> list[subprocess.Popen[bytes]]:
+    pictures = subprocess.Popen([sys.executable, "-c", SENDER], stdout=subprocess.PIPE)
+    outputs = "|".join(f"[f=mpegts]udp://127.0.0.1:{port}?pkt_size=1316" for port in ports)
+    encoder = subprocess.Popen(
+        ["ffmpeg", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{WIDTH}x{HEIGHT}", "-r",
+         str(FPS), "-i", "-", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", str(FPS),
+         "-b:v", "6M", "-flush_packets", "1", "-map", "0:v", "-f", "tee", outputs],
+        stdin=pictures.stdout,
+    )  # fmt: skip
+    assert pictures.stdout is not None
+    pictures.stdout.close()
+    return [pictures, encoder]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg program")
+def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> None:
+    """Beside it, in the same run over the same pictures, a plain OpenCV loop with the same engine time."""
+    ports = [free_port(), free_port()]
+    senders = start_sender(ports)
+    plain_ages = (tmp_path / "plain").open("w+")
+    plain = subprocess.Popen(
+        [sys.executable, "-c", PLAIN, f"udp://@127.0.0.1:{ports[1]}", str(Path(__file__).parent)],
+        stdout=plain_ages,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": "src"},
+        cwd=Path(__file__).parents[2],
+    )
+    overflight = Overflight(colour_bundle, SlowEngine(), colour_bank)
+    where = f"udp://@127.0.0.1:{ports[0]}"
+    stream = Stream(where, overflight.observer)
+    flight = Flight.begin(tmp_path / "flight", where, overflight)
+    ages_ms: list[float] = []
+    stalest_ms: list[float] = []
+    own_ms: list[float] = []
+    engine_ms: list[float] = []
+    began, previous = time.monotonic(), 0
+    try:
+        for sight in stream.observations():
+            now_ns, made = time.monotonic_ns(), made_ns(sight.frame.pixels)
+            flight.write(sight.observation, sight.embedding)
+            ages_ms.append((now_ns - made) / 1e6)
+            own_ms.append(sight.observation.age_ns / 1e6)
+            engine_ms.append(sight.observation.costs.engine_ns / 1e6)
+            if previous:
+                stalest_ms.append((now_ns - previous) / 1e6)
+            previous = made
+            if time.monotonic() - began > SECONDS:
+                break
+    finally:
+        stream.close()
+        flight.end("stopped", stream.dropped)
+        for process in (plain, *senders):
+            process.kill()
+            process.wait()
+    plain_ages.seek(0)
+    loop_ms = [int(line) / 1e6 for line in plain_ages.read().splitlines()]
+    plain_ages.close()
+    circumstance = f"{SECONDS:g} s of {WIDTH}x{HEIGHT} at {FPS} fps, H.264 over UDP, engine {ENGINE_S * 1e3:g} ms"
+    print(f"\n{circumstance}, {dict(stream.dropped)}")
+    print(f"overflight:         {described(ages_ms)} (picture made to decision)")
+    print(f"  since arrival:    {described(own_ms)}")
+    print(f"  until superseded: {described(stalest_ms)}")
+    print(f"plain OpenCV loop:  {described(loop_ms)}; the last {loop_ms[-1]:.0f} ms")
+    # A shared machine lets an engine of 200 ms take longer: the promise is held against what it took.
+    bound_ms = [2 * took + 1e3 / FPS for took in engine_ms]
+    kept = np.mean([own <= bound for own, bound in zip(own_ms, bound_ms, strict=True)])
+    engine = f"engine p50 {np.median(engine_ms):.0f} p95 {np.percentile(engine_ms, 95):.0f} ms"
+    print(f"{engine}; {kept:.2%} of decisions within 2 x engine + one frame of the arrival")
+    assert kept > 0.9
+    assert np.median(ages_ms[-20:]) < np.median(loop_ms[-20:])

@@ -1,0 +1,79 @@
+"""Flights made up for the station's tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from overflight.runtime.records import SCHEMA, Costs, FlightRecord, Observation, Score, encode_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+LABELS = ("meadow", "dense forest & fen", "</script><script>alert('label')</script>", "water")
+FRAME_NS = 40_000_000
+
+
+def _unchanged(seen: Observation) -> Observation:
+    return seen
+
+
+@pytest.fixture
+def make_flight(tmp_path: Path) -> Callable[..., Path]:
+    """Return a writer of flight directories: one observation per answer, 25 a second of a recording.
+
+    ``change`` may alter each observation; keywords alter fields of flight.json.
+    """
+
+    def make(
+        answers: list[str | None], change: Callable[[Observation], Observation] = _unchanged, **record: object
+    ) -> Path:
+        flight = tmp_path / "flight"
+        flight.mkdir()
+        said = msgspec.structs.replace(_record(len(answers)), **record)
+        (flight / "flight.json").write_bytes(msgspec.json.encode(said))
+        with (flight / "observations.jsonl").open("wb") as file:
+            for frame, answer in enumerate(answers):
+                file.write(encode_line(change(_observation(frame, answer))))
+        return flight
+
+    return make
+
+
+def _record(observed: int) -> FlightRecord:
+    return FlightRecord(
+        schema=SCHEMA,
+        source="recordings/first.mp4",
+        host="station",
+        versions={"overflight": "0.1.0", "python": "3.11.2"},
+        model="small",
+        bundle="a" * 64,
+        engine="onnxruntime-cpu fp32",
+        engine_sha256="b" * 64,
+        bank="scenes",
+        bank_sha256="c" * 64,
+        labels=LABELS,
+        started_utc_ns=1_790_000_000_000_000_000,
+        ended_utc_ns=1_790_000_030_000_000_000,
+        ended_because="source ended",
+        observed=observed,
+    )
+
+
+def _observation(frame: int, answer: str | None) -> Observation:
+    """Score the answer 0.5 to 0.995, growing with the frame's number."""
+    sure = 0.5 + frame % 100 / 200
+    return Observation(
+        frame=frame,
+        captured_ns=frame * 20_000_000,
+        age_ns=10_000_000 + frame % 7 * 1_000_000,
+        label=answer,
+        scores=(Score(answer or "sky", 0.2, 0.01, sure), Score("water", 0.1, 0.001, (1 - sure) / 2)),
+        costs=Costs(resize_ns=1_000_000, engine_ns=8_000_000, match_ns=50_000),
+        bank="c" * 16,
+        engine="b" * 16,
+        media_ns=frame * FRAME_NS,
+    )

@@ -1,0 +1,88 @@
+"""The demo: everything it promises is there, and is what it says."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from overflight.runtime import Overflight
+from overflight.runtime.bundle import default_bundle
+from overflight.runtime.errors import UsageError
+from overflight.station import demonstrate as demonstration
+from overflight.station.annotate import encode
+from overflight.station.commands.demo import command
+from overflight.station.demonstrate import LABELS, demonstrate
+from overflight.station.summary import read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from overflight.runtime.bank import LabelBank
+    from overflight.runtime.bundle import Bundle
+
+FRAMES = 625
+cv2 = pytest.importorskip("cv2")
+
+
+@pytest.mark.slow
+def test_a_flight_to_look_at(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> None:
+    """Every frame of the film has its observation, and the video, the report and the journal lie beside them."""
+    out = tmp_path / "demo"
+    with Overflight.load(colour_bundle, colour_bank) as overflight:
+        left = demonstrate(overflight, out, silent=True)
+        with pytest.raises(UsageError, match="--replace"):
+            demonstrate(overflight, out, silent=True)
+    observations, unreadable = read(out)
+    assert [seen.frame for seen in observations] == list(range(FRAMES))
+    assert unreadable == 0
+    assert {seen.label for seen in observations} >= {"green"}  # forests and meadows, for the tower of mean colours
+    capture = cv2.VideoCapture(str(left.video))
+    assert sum(1 for _ in iter(capture.grab, False)) == FRAMES
+    page = left.report.read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") >= 2
+    assert len(page) < 2_000_000
+    assert {path.name for path in out.iterdir()} >= {"flight.json", "observations.jsonl", "journal.sqlite"}
+
+
+def test_command(
+    colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command says what it left, in words and in JSON."""
+    film = tmp_path / "short.mp4"
+    encode(iter([np.full((120, 160, 3), (20, 200, 20), np.uint8)] * 5), film, 25.0)
+    monkeypatch.setattr(demonstration, "FILM", film)
+    monkeypatch.setattr(demonstration, "load", lambda: Overflight.load(colour_bundle, colour_bank))
+    out = str(tmp_path / "demo")
+    said = json.loads(CliRunner().invoke(command, ["--out", out, "--json"], catch_exceptions=False).output)
+    assert said["observations"] == 5
+    assert said["shares"] == {"green": 1.0}
+    told = CliRunner().invoke(command, ["--out", out, "--replace"], catch_exceptions=False).output.splitlines()
+    assert [line.split()[0] for line in told] == ["5", "median", "seen:", "report", "video"]
+    assert told[2] == "seen: green 100%"
+
+
+def test_default_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default model has the demo's labels, and answers on the film's own frames."""
+    if not (default_bundle() / "manifest.json").exists():
+        pytest.skip("the default model's bundle is not built; run: make bundle")
+    capture = cv2.VideoCapture(str(demonstration.FILM))
+    excerpt = tmp_path / "excerpt.mp4"
+    encode(iter([capture.read()[1] for _ in range(5)]), excerpt, 25.0)
+    monkeypatch.setattr(demonstration, "FILM", excerpt)
+    with demonstration.load() as overflight:
+        left = demonstrate(overflight, tmp_path / "demo", silent=True)
+    assert len(left.summary) == 5
+    assert {label.label for label in left.summary.labels} <= {None, *left.summary.record.labels}
+
+
+def test_labels_of_the_demo() -> None:
+    """The demo's label file is read without a mistake, and holds backgrounds."""
+    label_file = pytest.importorskip("overflight.export.label_file")
+    prompts = pytest.importorskip("overflight.export.prompts")
+    file = label_file.read_label_file(LABELS, prompts.read_templates(prompts.DEFAULT))
+    assert sum(entry.background for entry in file.entries) >= 1
+    assert sum(not entry.background for entry in file.entries) >= 4

@@ -1,0 +1,102 @@
+"""The house itself: rooms, links, openings, and the command line's own table."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from overflight.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("jetson", "runtime", "export", "calibration", "bench", "station", "models")
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_its_folder(room: str) -> None:
+    """``overflight.runtime`` is the folder ``runtime/``."""
+    module = importlib.import_module(f"overflight.{room}")
+    assert Path(str(module.__file__)).resolve().parent == ROOT / room
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_opens_with_one_sentence_and_stays_readable(path: Path) -> None:
+    """Every module says what it is, and none outgrows 400 lines or has a function of more than 60."""
+    text = path.read_text()
+    tree = ast.parse(text)
+    docstring = ast.get_docstring(tree)
+    assert docstring, "a module opens with one sentence"
+    assert docstring.splitlines()[0].endswith((".", ":", "?")), docstring.splitlines()[0]
+    assert text.count("\n") <= 400
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long to read"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_commands_line_is_its_own(name: str) -> None:
+    """The table that keeps ``overflight --help`` fast says what each command's own help says."""
+    room, line = COMMANDS[name]
+    command = importlib.import_module(f"overflight.{room}.commands.{name}").command
+    assert isinstance(command, click.Command)
+    assert (command.help or "").splitlines()[0] == line
+
+
+def test_every_command_is_in_the_table() -> None:
+    """A command file without a line in the table could never be called."""
+    files = {path.stem for room in ROOMS for path in (ROOT / room / "commands").glob("*.py") if path.stem != "__init__"}
+    assert files == set(COMMANDS)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False, timeout=60
+    )
+
+
+def test_the_runtime_imports_nothing_heavy() -> None:
+    """What flies loads no exporter, no trainer, no tokenizer and no terminal library."""
+    done = run("-X", "importtime", "-c", "import overflight.runtime")
+    assert done.returncode == 0, done.stderr
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "numpy" in loaded
+    assert not loaded & {
+        "onnx",
+        "onnx_ir",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "sentencepiece",
+        "rich",
+        "cv2",
+        "PIL",
+    }
+
+
+def test_help_answers_at_once() -> None:
+    """``overflight --help`` imports no room; three tenths of a second of processor time are plenty."""
+    spent = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = run("-m", "overflight", "--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.returncode == 0
+        assert "run" in done.stdout
+    assert min(spent) < 0.3
+    assert "numpy" not in run("-X", "importtime", "-m", "overflight", "--help").stderr
+
+
+def test_an_unknown_command_is_used_wrongly() -> None:
+    """Exit code 2, and no traceback."""
+    done = run("-m", "overflight", "fry")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
