@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -120,7 +121,12 @@ def measure_making(what: str, arguments: Sequence[str], model: str) -> list[Row]
     child = subprocess.Popen(
         [sys.executable, "-m", "overflight", what, *arguments], stdout=subprocess.DEVNULL, env=_environment()
     )
-    _, status, usage = os.wait4(child.pid, 0)
+    # Read while it runs: the peak that wait4 returns counts this process's own memory, which a start passes on.
+    peak_bytes, ended = 0, 0
+    while not ended:
+        peak_bytes = max(peak_bytes, _peak(child.pid))
+        time.sleep(_POLL_S / 10)
+        ended, status, usage = os.wait4(child.pid, os.WNOHANG)
     took = time.perf_counter_ns() - began
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
@@ -133,7 +139,7 @@ def measure_making(what: str, arguments: Sequence[str], model: str) -> list[Row]
             run=new_run(),
             included="the whole command, its start and its proof included",
             model=model,
-            figures={"peak_bytes": float(usage.ru_maxrss * 1024), "cpu_s": usage.ru_utime + usage.ru_stime},
+            figures={"peak_bytes": float(peak_bytes), "cpu_s": usage.ru_utime + usage.ru_stime},
         )
     ]
 
@@ -165,6 +171,15 @@ def _resident(pid: int) -> int | None:
     except (OSError, IndexError, ValueError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE") or None
+
+
+def _peak(pid: int) -> int:
+    """The most memory a program has held since it was started, in bytes; 0 once it has ended."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
 
 
 def _slope(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

@@ -1,10 +1,10 @@
 """Cursor on Target 2.0: events as markers on the maps of TAK clients.
 
 A marker's ``uid`` is the incident's, so a repetition or a later step moves it and never doubles it; it is sent again
-while its event goes on, before it turns stale. Over TCP a message counts as delivered when the other machine has
-acknowledged its bytes, which the kernel is asked for; what was acknowledged within three seconds of a break is sent
-again, since the program that should have read it may have died first. Over UDP it counts as delivered when it was sent
-and nothing came back that says nobody listens there: datagrams may be lost, and to a group none is ever confirmed.
+while its event goes on, before it turns stale. Over TCP a message counts as handed over when the other machine has
+acknowledged its bytes, which the kernel is asked for; but the program that should read it may die first, so what was
+handed over within ``grace_s`` of a break is sent again. Over UDP it counts when it was sent and nothing came back that
+says nobody listens there: datagrams may be lost, and to a group none is ever confirmed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import socket
 import struct
 import termios
 import time
-from collections import deque
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 UNKNOWN_M = "9999999.0"
 CONNECT_S = 5.0
 ACKNOWLEDGE_S = 10.0
-GRACE_S = 10.0  # how long after its acknowledgement a message may still turn out not to have been read
 UNREACHABLE_S = 0.02  # how long a local network takes to say that nobody listens
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -39,6 +37,7 @@ class CotLink:
     """A TAK server or client over TCP, a client over UDP, or the mesh's multicast group."""
 
     overhead_bytes = 40
+    grace_s = 10.0
     refresh_s: float | None
 
     def __init__(self, uri: str, stale_s: float, cot_type: str) -> None:
@@ -48,8 +47,6 @@ class CotLink:
         self._stale_s = stale_s
         self._type = cot_type
         self._socket: socket.socket | None = None
-        self._recent: deque[tuple[float, bytes]] = deque()
-        self._again: list[bytes] = []
         self.refresh_s = stale_s / 3
 
     def open(self) -> None:
@@ -64,9 +61,6 @@ class CotLink:
                     self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
                 self._socket.connect(place)
             self._socket.setblocking(False)
-            while self._again:
-                self._pass_on(self._socket, self._again[0])
-                self._again.pop(0)
         except OSError as error:
             raise self._broken(error) from error
 
@@ -90,7 +84,12 @@ class CotLink:
         if self._socket is None:
             raise LinkDown(f"{self._host}:{self._port}: not connected")
         try:
-            self._pass_on(self._socket, payload)
+            if self._tcp:
+                _deliver(self._socket, payload)
+            else:
+                self._socket.send(payload)
+                time.sleep(UNREACHABLE_S)
+            _listen(self._socket)
         except OSError as error:
             raise self._broken(error) from error
 
@@ -100,23 +99,7 @@ class CotLink:
             self._socket.close()
             self._socket = None
 
-    def _pass_on(self, connection: socket.socket, payload: bytes) -> None:
-        if self._tcp:
-            _deliver(connection, payload)
-        else:
-            connection.send(payload)
-            time.sleep(UNREACHABLE_S)
-        _listen(connection)
-        now_s = time.monotonic()
-        self._recent.append((now_s, payload))
-        while self._recent[0][0] < now_s - GRACE_S:
-            self._recent.popleft()
-
     def _broken(self, error: OSError) -> LinkDown:
-        """Hang up, and remember what may not have been read."""
-        since_s = time.monotonic() - GRACE_S
-        self._again += [payload for at_s, payload in self._recent if at_s >= since_s]
-        self._recent.clear()
         self.close()
         return LinkDown(f"{self._host}:{self._port}: {error}")
 

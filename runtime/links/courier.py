@@ -6,7 +6,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from overflight.runtime.links.bucket import Bucket
@@ -37,6 +37,7 @@ class Courier:
         self._until_s = float("inf")
         self._connected = False
         self._ongoing: dict[str, tuple[Message, float]] = {}
+        self._handed: deque[tuple[float, Message]] = deque()
         self._thread = threading.Thread(target=self._run, name=f"link {name}", daemon=True)
         self._thread.start()
 
@@ -83,7 +84,7 @@ class Courier:
                 continue
             if pause_s > 0:
                 self._wake.wait(pause_s)
-        self._disconnect()
+        self._part()
 
     def _over(self) -> bool:
         if not self._stopping:
@@ -99,8 +100,10 @@ class Courier:
     def _step(self) -> float:
         """Do the next thing; return how long there is nothing to do."""
         if not self._connected:
+            self._outbox.take_back(self.name)  # handed over shortly before the link broke or an earlier process died
             self._link.open()
             self._connected, self.trouble = True, None
+        self._trust(self._link.grace_s)
         message = self._outbox.next(self.name)
         if message is None:
             return self._refresh()
@@ -122,7 +125,11 @@ class Courier:
             self.trouble = str(answer)
             self._give_up(message, "refused")
             return 0.0
-        self._outbox.done(self.name, message)
+        if self._link.grace_s:
+            self._outbox.hand_over(self.name, message)
+            self._handed.append((time.monotonic(), message))
+        else:
+            self._outbox.done(self.name, message)
         self.sent += 1
         self.sent_bytes += size
         self._remember(message)
@@ -166,7 +173,25 @@ class Courier:
                 return IDLE_S
         return IDLE_S
 
+    def _trust(self, older_than_s: float) -> None:
+        """Let go what was handed over long enough ago on a connection that still stands."""
+        until_s = time.monotonic() - older_than_s
+        while self._handed and self._handed[0][0] <= until_s:
+            self._outbox.done(self.name, self._handed[0][1])
+            self._handed.popleft()
+
+    def _part(self) -> None:
+        """End in order: with a connection that stands to the last, what was handed over is delivered."""
+        try:
+            if self._connected:
+                self._link.check()
+                self._trust(0.0)
+        except (LinkDown, sqlite3.Error) as error:
+            self.trouble = str(error)
+        self._disconnect()
+
     def _disconnect(self) -> None:
         if self._connected:
             self._connected = False
             self._link.close()
+            self._handed.clear()

@@ -27,6 +27,7 @@ class MavlinkLink:
     """The autopilot, whose connection the pose track may share."""
 
     overhead_bytes = 25  # MAVLink 2 framing with a signature
+    grace_s = 0.0
     refresh_s: float | None = None
 
     def __init__(self, vehicle: Vehicle) -> None:

@@ -39,11 +39,13 @@ class Refused(Exception):  # noqa: N818 - the receiver's answer
 class Link(Protocol):
     """One way out. Every method is called from the link's own thread alone, and returns within seconds.
 
-    ``overhead_bytes`` is what its framing adds to a payload; ``refresh_s`` how often an event that goes on is sent
+    ``overhead_bytes`` is what its framing adds to a payload; ``grace_s`` how long after `send` the other side may still
+    turn out not to have the message, 0 where its word is good; ``refresh_s`` how often an event that goes on is sent
     again, or None where receivers remember.
     """
 
     overhead_bytes: int
+    grace_s: float
     refresh_s: float | None
 
     def open(self) -> None:

@@ -39,6 +39,7 @@ class MqttLink:
     """A connection to a broker."""
 
     overhead_bytes = 40  # IP, TCP and MQTT headers, without the topic
+    grace_s = 0.0
     refresh_s: float | None = None
 
     def __init__(self, uri: str, on_bank: Callable[[bytes], str] | None = None) -> None:

@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS messages (
     sequence INTEGER NOT NULL, priority INTEGER NOT NULL, record BLOB NOT NULL, picture BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS pending (
     link TEXT NOT NULL, priority INTEGER NOT NULL, message INTEGER NOT NULL REFERENCES messages (number),
+    handed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (link, priority, message)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS pending_message ON pending (message);
 CREATE INDEX IF NOT EXISTS messages_event ON messages (event, sequence);
@@ -87,7 +88,7 @@ class Outbox:
         """Return what goes next over a link: beginnings and ends, changes, pictures; each in order."""
         row = self._connection.execute(
             "SELECT m.number, m.kind, m.record, m.picture FROM pending p JOIN messages m ON m.number = p.message "
-            "WHERE p.link = ? ORDER BY p.priority, p.message LIMIT 1",
+            "WHERE p.link = ? AND NOT p.handed ORDER BY p.priority, p.message LIMIT 1",
             (link,),
         ).fetchone()
         return row and Message(row[0], row[1], msgspec.json.decode(row[2], type=Event), row[3])
@@ -96,7 +97,7 @@ class Outbox:
         """Say whether a later step of the same event waits for the link too."""
         return (
             self._connection.execute(
-                "SELECT 1 FROM messages m JOIN pending p ON p.message = m.number AND p.link = ? "
+                "SELECT 1 FROM messages m JOIN pending p ON p.message = m.number AND p.link = ? AND NOT p.handed "
                 "WHERE m.event = ? AND m.kind = 'event' AND m.sequence > ? LIMIT 1",
                 (link, message.event.id, message.event.sequence),
             ).fetchone()
@@ -108,9 +109,18 @@ class Outbox:
         with self._transaction():
             self._forget([(link, message.number)])
 
+    def hand_over(self, link: str, message: Message) -> None:
+        """Set a message aside that the link has passed on, though the other side may not have it yet."""
+        query = "UPDATE pending SET handed = 1 WHERE link = ? AND message = ?"
+        self._connection.execute(query, (link, message.number))
+
+    def take_back(self, link: str) -> int:
+        """Let everything wait again that was handed over and not yet done; return how much that was."""
+        return self._connection.execute("UPDATE pending SET handed = 0 WHERE link = ? AND handed", (link,)).rowcount
+
     def waiting(self, link: str) -> int:
         """Count what waits for a link."""
-        query = "SELECT count(*) FROM pending WHERE link = ?"
+        query = "SELECT count(*) FROM pending WHERE link = ? AND NOT handed"
         return int(self._connection.execute(query, (link,)).fetchone()[0])
 
     def sync(self) -> None:
@@ -134,13 +144,13 @@ class Outbox:
         numbers: list[int] = []
         for extra, limit in (("AND priority = 2", MAX_THUMBNAILS), ("", MAX_WAITING)):
             (count,) = self._connection.execute(
-                f"SELECT count(*) FROM pending WHERE link = ? {extra}",  # noqa: S608 - one of two constants
+                f"SELECT count(*) FROM pending WHERE link = ? AND NOT handed {extra}",  # noqa: S608 - one of two constants
                 (link,),
             ).fetchone()
             numbers += [
                 number
                 for (number,) in self._connection.execute(
-                    f"SELECT message FROM pending WHERE link = ? {extra} "  # noqa: S608 - one of two constants
+                    f"SELECT message FROM pending WHERE link = ? AND NOT handed {extra} "  # noqa: S608 - one of two constants
                     "ORDER BY priority DESC, message LIMIT ?",
                     (link, max(0, count - limit)),
                 )

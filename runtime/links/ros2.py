@@ -28,6 +28,7 @@ class Ros2Link:
     """A node of its own, ``overflight``, under the namespace of the address."""
 
     overhead_bytes = 60
+    grace_s = 0.0
     refresh_s: float | None = None
 
     def __init__(self, namespace: str) -> None:

@@ -30,6 +30,7 @@ class WebhookLink:
     """A web server, spoken to over one kept connection."""
 
     overhead_bytes = 300  # request and response headers
+    grace_s = 0.0
     refresh_s: float | None = None
 
     def __init__(self, uri: str) -> None:

@@ -58,6 +58,23 @@ def test_a_message_waits_for_each_link_alone(outbox: Outbox, step: Callable[...,
     assert rows(outbox.path) == 0
 
 
+def test_what_was_handed_over_can_be_taken_back(outbox: Outbox, step: Callable[..., Event]) -> None:
+    """It does not wait, it outlives the process, and it waits again when the other side may not have had it."""
+    outbox.put(step(1), b"", [LINK])
+    message = outbox.next(LINK)
+    assert message is not None
+    outbox.hand_over(LINK, message)
+    assert outbox.next(LINK) is None
+    assert outbox.waiting(LINK) == 0
+    outbox.close()
+    again = Outbox(outbox.path)
+    assert again.take_back(LINK) == 1
+    assert drain(again) == ["flight-1/0"]
+    assert again.take_back(LINK) == 0
+    assert rows(outbox.path) == 0
+    again.close()
+
+
 def test_the_same_message_is_kept_once(outbox: Outbox, step: Callable[..., Event]) -> None:
     """Publishing a step again while it waits does not send it twice."""
     outbox.put(step(1), b"", [LINK])
