@@ -19,6 +19,7 @@ from overflight.bench.sample import Plan, take_turns
 from overflight.bench.subject import Job, Subject
 from overflight.runtime.bundle import Bundle, hash_file
 from overflight.runtime.errors import OverflightError, UsageError
+from overflight.runtime.store import Store, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,18 +95,33 @@ def measure(field: Field, plan: Plan, *, name: str = "engine", report: Report = 
             _row(field, bundle, frames, name, run, title, subject, samples, answers.get(title), reference)
             for title, subject in running.items()
         ]
-    for title, reason in absent.items():
-        rows.append(
-            make_row(name, title, [], run=run, included=INCLUDED[name], model=bundle.manifest.name, reason=reason)
-        )
+    model, included = bundle.manifest.name, INCLUDED[name]
+    rows += [
+        make_row(name, title, [], run=run, included=included, model=model, settings=_settings(field), reason=reason)
+        for title, reason in absent.items()
+    ]
     return rows
 
 
-def heats(at_once: int) -> list[tuple[str, tuple[str, ...]]]:
+def _settings(field: Field) -> dict[str, Setting]:
+    return {"batch": field.batch, "threads": field.threads, "clock": field.clock}
+
+
+def proven(bundle: Bundle) -> tuple[str, ...]:
+    """Name our engines of a bundle that may fly here: the reference, and what was built and found faithful."""
+    built = {
+        f"ours:{entry.record.target}-{entry.record.precision}"
+        for entry in Store(bundle).entries()
+        if refusal(entry.record) is None
+    }
+    return (*OURS, *sorted(built - {"ours:onnxruntime-cpu-fp32"}))
+
+
+def heats(at_once: int, ours: tuple[str, ...] = OURS) -> list[tuple[str, tuple[str, ...]]]:
     """Divide all peers into heats of at most ``at_once``, each with the yardstick and ours; the loops come last."""
     peers = [title for title in EVERY if title != EVERY[0]]
     parts = [peers[start : start + at_once] for start in range(0, len(peers), at_once)]
-    towers = [("engine", (EVERY[0], *OURS, *part)) for part in parts]
+    towers = [("engine", (EVERY[0], *ours, *part)) for part in parts]
     return [*towers, ("classify", ("naive:fp32", "flown:fp32"))]
 
 
@@ -180,13 +196,7 @@ def _row(
     reference: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None,
 ) -> Row:
     memory = subject.memory()
-    settings: dict[str, Setting] = {
-        "batch": field.batch,
-        "threads": field.threads,
-        "clock": field.clock,
-        "source": frames.name,
-        "side": bundle.manifest.resize.side,
-    }
+    settings = {**_settings(field), "source": frames.name, "side": bundle.manifest.resize.side}
     if subject.ready.note:
         settings["note"] = subject.ready.note
     figures = {

@@ -29,8 +29,8 @@ NAMES = {
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Write what the records say: a table per model and measure, from its newest run, and the single figures."""
-    parts = [_contest(run) for run in _newest_runs(rows, ("engine", "classify"))]
+    """Write what the records say: a table per model and measure, of newest rows, and the single figures."""
+    parts = [_contest(contest, rows) for contest in _contests(rows, ("engine", "classify"))]
     figures = list(_figures(rows))
     if figures:
         parts.append("\n".join(["| measured | median | p99 | on |", "|---|--:|--:|---|", *figures]))
@@ -52,18 +52,27 @@ def placed(page: Path) -> str | None:
     return text.split(BEGIN)[1].split(END)[0].strip() if BEGIN in text else None
 
 
-def _newest_runs(rows: Sequence[Row], measures: tuple[str, ...]) -> list[list[Row]]:
-    newest: dict[tuple[object, ...], str] = {}
+def _contests(rows: Sequence[Row], measures: tuple[str, ...]) -> list[list[Row]]:
+    """Gather what competed on the same: one command measures its peers in several runs, where memory is short."""
+    contests: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in rows:
-        if row.measure in measures and row.samples:
-            newest[row.measure, row.model, row.host.kind, row.settings.get("batch")] = row.run
-    return [[row for row in rows if row.run == run] for run in newest.values()]
+        if row.measure in measures:
+            settings = (row.settings.get(name) for name in ("batch", "threads", "clock"))
+            contests.setdefault((row.measure, row.model, row.host.kind, *settings), {})[row.subject] = row
+    return [list(contest.values()) for contest in contests.values() if any(row.samples for row in contest.values())]
 
 
-def _contest(rows: Sequence[Row]) -> str:
-    first = rows[0]
-    yardstick = next((x for x in rows for name in YARDSTICKS if x.samples and x.subject == name), None)
-    over = ratios(rows, yardstick.title) if yardstick else {}
+def _over_yardstick(row: Row, everything: Sequence[Row]) -> str:
+    """Return a row's ratio to the yardstick of its own run: rows of different runs are never divided."""
+    run = [other for other in everything if other.run == row.run]
+    yardstick = next((x for name in YARDSTICKS for x in run if x.samples and x.subject == name), None)
+    if yardstick is None:
+        return ""
+    return "1" if row.subject == yardstick.subject else str(ratios(run, yardstick.title)[row.title][1])
+
+
+def _contest(rows: Sequence[Row], everything: Sequence[Row]) -> str:
+    first = next(row for row in rows if row.samples)
     lines = [
         f"**{first.model}**, {first.measure}, batch {first.settings.get('batch', 1)}, "
         f"{first.settings.get('threads') or 'all'} threads, {first.settings.get('clock', 'wall')} clock, "
@@ -76,7 +85,7 @@ def _contest(rows: Sequence[Row]) -> str:
         lines[2] = lines[2].replace("torch fp32", "the naive loop")
     for row in sorted((row for row in rows if row.samples), key=lambda row: Spread.of(row.samples).p50):
         spread = Spread.of(row.samples)
-        relative = "1" if row is yardstick else str(over[row.title][1]) if row.title in over else ""
+        relative = _over_yardstick(row, everything)
         share = f"{row.floor.share:.0%}" if row.floor else ""
         cosine = f"{row.figures['cosine_mean']:.4f}" if "cosine_mean" in row.figures else ""
         memory = f"{row.figures['peak_bytes'] / 1e6:.0f}"

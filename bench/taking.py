@@ -122,16 +122,18 @@ def _peers(
 ) -> None:
     """Time every peer beside our engines, on the same frames and weights.
 
-    Each heat holds transformers + torch fp32 (the yardstick), ours, and --at-once further peers. A peer that cannot run
-    says why. What a peer lacks is installed into an environment of its own.
+    Each heat holds transformers + torch fp32 (the yardstick), ours (the reference and what overflight build has proven
+    here), and --at-once further peers. A peer that cannot run says why. What a peer lacks is installed into an
+    environment of its own.
 
     \b
     overflight bench peers ./siglip-base-256 --bundle base-256/ --threads 2 --out records.jsonl
     """
-    from overflight.bench.engine import Field, heats, measure
+    from overflight.bench.engine import Field, heats, measure, proven
     from overflight.bench.frames import FILM
+    from overflight.runtime.bundle import Bundle
 
-    for name, subjects in heats(at_once):
+    for name, subjects in heats(at_once, proven(Bundle.open(_bundle(bundle)))):
         field = Field(_bundle(bundle), subjects, checkpoint, source or str(FILM), threads, clock=clock)
         _take(partial(measure, field, _plan(rounds, seconds), name=name), as_json=as_json, out=out)
 

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     from overflight.runtime.frame import Frame
 
-Fault = Literal["black", "blown-out", "torn", "frozen"]
+Fault = Literal["black", "blown-out", "torn", "repeated", "frozen"]
 Remark = Literal["clock-jump", "resized"]
 
 _DARK = 12  # grey levels: sensor noise in the dark stays below, a night scene with one lamp does not
 _BRIGHT = 250
 _BRIGHT_SHARE = 0.95
 _TORN_SHARE = 0.125  # of the height: concealment repeats one line from the break to the bottom
-_FROZEN_FRAMES = 5  # a living sensor never sends the same bits twice; a codec may, for a frame or two
+_FROZEN_FRAMES = 5  # a living sensor never sends the same bits twice; a codec repeats a frame or two
 
 _CLOCK_JUMP_NS = 500_000_000  # a time service steers slower; a jump comes from GPS time found late, or from a hand
 
@@ -54,23 +54,27 @@ class Judge:
 
     def judge(self, pixels: NDArray[np.uint8]) -> Fault | None:
         """Name what is wrong with a frame, or None."""
-        if self._live and self._is_frozen(pixels):
+        repeats = self._repetition(pixels) if self._live else 0
+        if repeats >= _FROZEN_FRAMES:
             return "frozen"
         green = pixels[:, :, 1]
         if int(green.max()) <= _DARK and int(pixels.max()) <= _DARK:
             return "black"
         if np.count_nonzero(green >= _BRIGHT) >= _BRIGHT_SHARE * green.size:
             return "blown-out"
-        return "torn" if _is_torn(green) else None
+        if _is_torn(green):
+            return "torn"
+        return "repeated" if repeats else None
 
-    def _is_frozen(self, pixels: NDArray[np.uint8]) -> bool:
+    def _repetition(self, pixels: NDArray[np.uint8]) -> int:
+        """Count how often the same picture has come again: it was captured once, so to look again would lie."""
         if self._previous is not None and np.array_equal(self._previous, pixels):
             self._repeats += 1
         else:
             self._repeats = 0
             self._previous = pixels.copy() if self._previous is None else self._previous
             np.copyto(self._previous, pixels)
-        return self._repeats >= _FROZEN_FRAMES
+        return self._repeats
 
 
 def _is_torn(grey: NDArray[np.uint8]) -> bool:

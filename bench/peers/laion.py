@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ _BLOCK = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
+_KEPT: list[Any] = []  # torch forgets operators with the library that named them
 _HEAD = {
     "vision_model.post_layernorm": "norm",
     "vision_model.head.attention.out_proj": "attn_pool.proj",
@@ -31,9 +33,11 @@ _HEAD = {
 
 def load(job: dict[str, Any]) -> Loaded:
     """Build open_clip's model of this shape and fill its image tower."""
-    import open_clip
     import torch
     import transformers
+
+    _stand_in_for_torchvision()
+    import open_clip
 
     config = transformers.AutoConfig.from_pretrained(job["checkpoint"])
     vision = config.vision_config
@@ -56,6 +60,23 @@ def load(job: dict[str, Any]) -> Loaded:
             return answer
 
     return Loaded(embed, {"open_clip": open_clip.__version__, "torch": torch.__version__})
+
+
+def _stand_in_for_torchvision() -> None:
+    """Name the operator that importing torchvision asks for, where its library was built for another torch.
+
+    open_clip takes its transforms from torchvision, and none of its operators.
+    """
+    import torch
+
+    found = importlib.util.find_spec("torchvision")
+    library = next(Path(found.origin).parent.glob("_C*.so"), None) if found and found.origin else None
+    try:
+        torch.ops.load_library(str(library))
+    except OSError:
+        operators = torch.library.Library("torchvision", "DEF")
+        operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _KEPT.append(operators)
 
 
 def _renamed(checkpoint: Path, blocks: int) -> dict[str, Any]:

@@ -100,8 +100,6 @@ def command(
     require_flight(opened)
     with Overflight.load(opened, bank, margin=margin, **engine) as overflight:
         overflight.observer.tiling = tiling
-        if overflight.engine_note:
-            click.echo(overflight.engine_note, err=True)
         if as_json:
             output = sys.stdout.buffer
             fly(overflight, source, out, orders, watch=lambda _, seen: (output.write(encode_line(seen)), None)[1])

@@ -53,7 +53,5 @@ def command(
                 click.echo(f"  bank {one.bank}: top-1 agreement {one.top1:.2%}, decisions flipped {one.flips:.2%}")
         else:
             click.echo(f"{found.engine}: is the reference")
-        if found.note:
-            click.echo(f"note: {found.note}", err=True)
     if not found.passed:
         raise EngineError(f"{where}: {'; '.join(found.reasons)}")

@@ -24,7 +24,7 @@ def contest(row: Callable[..., Row], run: str, factor: float) -> list[Row]:
 
 def test_the_table_has_every_subject_and_its_ratio(row: Callable[..., Row]) -> None:
     """Fastest first; who could not run stands with the reason."""
-    rows = [*contest(row, "a", 0.25), row("engine", "laion:fp32", [], run="a", reason="no | module")]
+    rows = [*contest(row, "a", 0.25), row("engine", "laion:fp32", [], run="a", reason="no | module", batch=1)]
     text = markdown(rows)
     assert text.index("| Overflight fp32 |") < text.index("| transformers + torch fp32 |")
     assert "0.25 (0.25 to 0.25)" in text
@@ -36,6 +36,17 @@ def test_only_the_newest_run_of_a_model_is_shown(row: Callable[..., Row]) -> Non
     text = markdown([*contest(row, "a", 0.25), *contest(row, "b", 0.5)])
     assert "0.5 (0.5 to 0.5)" in text
     assert "0.25" not in text
+
+
+def test_heats_of_one_command_stand_in_one_table(row: Callable[..., Row]) -> None:
+    """Each subject over the yardstick of its own run; the yardstick itself stands there once."""
+    first = contest(row, "a", 0.5)
+    second = [row("engine", "hugging:fp32", [20_000_000] * 20, run="b", batch=1)]
+    second.append(row("engine", "laion:fp32", [5_000_000] * 20, run="b", batch=1))
+    text = markdown([*first, *second])
+    assert text.count("transformers + torch fp32") == 1
+    assert "| Overflight fp32 | 5.00 | 5.01 | 0.5 (0.5 to 0.5)" in text.replace("| 5 |", "| 5.00 |")
+    assert "| open_clip fp32 | 5 | 5 | 0.25 (0.25 to 0.25)" in text
 
 
 def test_two_runs_agree_or_not(row: Callable[..., Row]) -> None:
@@ -87,7 +98,8 @@ def test_the_report_is_one_page(row: Callable[..., Row], tmp_path: Path) -> None
     from overflight.bench.report import write_report
 
     write_report(
-        [*contest(row, "a", 0.25), row("engine", "x<script>", [], run="a", reason="<b>no")], tmp_path / "r.html"
+        [*contest(row, "a", 0.25), row("engine", "x<script>", [], run="a", reason="<b>no", batch=1)],
+        tmp_path / "r.html",
     )
     page = (tmp_path / "r.html").read_text()
     assert "<svg" in page

@@ -158,6 +158,19 @@ def test_a_disk_that_turns_read_only_costs_rows_and_nothing_else(
     assert b"Traceback" not in errors
 
 
+def test_a_flight_does_not_start_on_a_read_only_disk(files: list[str], small_disk: Path) -> None:
+    """One line says where nothing can be written; nobody flies without a record."""
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    child = start(small_disk / "flight", files, "test://?frames=5&fps=0&size=64x48")
+    _, errors = child.communicate(timeout=60)
+    lines = errors.decode().splitlines()
+    print(lines)
+    assert child.returncode == 1
+    assert str(small_disk) in lines[-1]
+    assert "read-only" in lines[-1].lower()
+    assert b"Traceback" not in errors
+
+
 def _copied(out: Path, tmp_path: Path) -> Iterator[Observation]:
     """Read a journal as one does with the card of a broken board: from a copy, since SQLite wants to fold its log."""
     copy = tmp_path / "copy"

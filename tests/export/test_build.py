@@ -26,7 +26,7 @@ from overflight.runtime.engine_ort import OnnxRuntimeEngine
 from overflight.runtime.errors import EngineError, MissingError
 from overflight.runtime.fidelity import measure
 from overflight.runtime.heldout import HeldOut, bundled_holdout
-from overflight.runtime.store import Store, choose, default_engine
+from overflight.runtime.store import Store, choose, default_engine, refusal
 
 pytest.importorskip("onnxruntime")
 
@@ -233,7 +233,9 @@ def test_a_build_killed_at_a_random_moment_leaves_a_bundle_and_a_default_that_ru
         bundle.verify()
         chosen = choose(bundle)
         assert chosen.record is not None, chosen.note
-        assert measure(expected, np.array(chosen.engine.embed(held.frames[:2]))).cosine_mean > 0.999
+        assert refusal(chosen.record) is None
+        # Another of the proven engines may have been the fastest this time: as near as the gate lets int8 be.
+        assert measure(expected, np.array(chosen.engine.embed(held.frames[:2]))).cosine_mean > 0.99
         for entry in Store(bundle).entries():
             entry.check(bundle)
     build(calibrated_bundle, held)

@@ -95,7 +95,10 @@ def test_what_is_no_tower_is_refused(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "depth"), [(256, 12), (512, 12), (1024, 4)])
 def test_the_prediction_beside_the_measured_peak(tmp_path: Path, width: int, depth: int) -> None:
-    """ONNX Runtime, three sizes: the peak of a fresh process is within fifteen percent of the plan."""
+    """ONNX Runtime, three sizes: a fresh process never peaks above the plan, and the plan is not a third too careful.
+
+    How the weights are packed depends on the processor: with matrix units (AMX) they take a quarter more than without.
+    """
     pytest.importorskip("onnxruntime")
     write_tower(tmp_path / "image.onnx", width, depth)
     child = subprocess.run(
@@ -104,7 +107,9 @@ def test_the_prediction_beside_the_measured_peak(tmp_path: Path, width: int, dep
     )  # fmt: skip
     tower = read_tower(tmp_path / "image.onnx")
     predicted = plan.plan_flight(tower, "onnxruntime-cpu", "fp32", 1 << 40).peak - plan._STREAM
-    assert int(child.stdout) == pytest.approx(predicted, rel=0.15)
+    measured = int(child.stdout)
+    print(f"{width} wide, {depth} deep: {measured / 1e6:.0f} MB measured, {predicted / 1e6:.0f} MB predicted")
+    assert measured / 1.05 <= predicted <= measured / 0.75
 
 
 def test_a_flight_that_does_not_fit_is_refused_with_numbers() -> None:
