@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overflight.bench.compare import ratios
-from overflight.bench.spread import Spread
+from overflight.bench.spread import Ratio, Spread
 from overflight.runtime.bundle import write_atomically
 from overflight.runtime.errors import UsageError
 
@@ -37,6 +37,28 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n\n".join(parts)
 
 
+def summary(rows: Sequence[Row]) -> str:
+    """Write what a frame costs in the image tower beside the peers, batch 1: a row per subject, a column per model."""
+    contests = [found for found in _contests(rows, ("engine",)) if found[0].settings.get("batch") == 1]
+    columns = {contest[0].model: {row.subject: row for row in contest if row.samples} for contest in contests}
+    if not columns:
+        raise UsageError("no records of the image tower; make some with: overflight bench peers")
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'--:|' * len(columns)}"]
+    subjects = {subject: Spread.of(row.samples).p50 for column in columns.values() for subject, row in column.items()}
+    for subject in sorted(subjects, key=subjects.__getitem__):
+        cells = []
+        for column in columns.values():
+            row = column.get(subject)
+            over = _over_yardstick(row, rows) if row else None
+            ratio = f", {over.median:.2f}" if isinstance(over, Ratio) else ""
+            cells.append(f"{Spread.of(row.samples).p50 / 1e6:.3g} ms{ratio}" if row else "")
+        lines.append(f"| {name_of(subject)} | {' | '.join(cells)} |")
+    host, settings = contests[-1][0].host, contests[-1][0].settings
+    said = f"Median of a frame, and its ratio to transformers + torch fp32 in the same run, on {host.processor}"
+    lines += ["", f"{said}, {settings.get('threads') or 'all'} threads, {settings.get('clock')} clock."]
+    return "\n".join(lines)
+
+
 def place(page: Path, content: str) -> None:
     """Put content between a page's markers. Raises UsageError where they are not."""
     text = page.read_text(encoding="utf-8")
@@ -62,13 +84,13 @@ def _contests(rows: Sequence[Row], measures: tuple[str, ...]) -> list[list[Row]]
     return [list(contest.values()) for contest in contests.values() if any(row.samples for row in contest.values())]
 
 
-def _over_yardstick(row: Row, everything: Sequence[Row]) -> str:
+def _over_yardstick(row: Row, everything: Sequence[Row]) -> Ratio | None:
     """Return a row's ratio to the yardstick of its own run: rows of different runs are never divided."""
     run = [other for other in everything if other.run == row.run]
     yardstick = next((x for name in YARDSTICKS for x in run if x.samples and x.subject == name), None)
-    if yardstick is None:
-        return ""
-    return "1" if row.subject == yardstick.subject else str(ratios(run, yardstick.title)[row.title][1])
+    if yardstick is None or row.subject == yardstick.subject:
+        return None
+    return ratios(run, yardstick.title)[row.title][1]
 
 
 def _contest(rows: Sequence[Row], everything: Sequence[Row]) -> str:
@@ -85,7 +107,7 @@ def _contest(rows: Sequence[Row], everything: Sequence[Row]) -> str:
         lines[2] = lines[2].replace("torch fp32", "the naive loop")
     for row in sorted((row for row in rows if row.samples), key=lambda row: Spread.of(row.samples).p50):
         spread = Spread.of(row.samples)
-        relative = _over_yardstick(row, everything)
+        relative = _over_yardstick(row, everything) or (1 if row.subject in YARDSTICKS else "")
         share = f"{row.floor.share:.0%}" if row.floor else ""
         cosine = f"{row.figures['cosine_mean']:.4f}" if "cosine_mean" in row.figures else ""
         memory = f"{row.figures['peak_bytes'] / 1e6:.0f}"
@@ -103,7 +125,8 @@ def _figures(rows: Sequence[Row]) -> Iterator[str]:
     newest: dict[tuple[str, str, str], Row] = {}
     for row in rows:
         if (
-            row.measure in ("stream", "start", "memory", "match", "search", "batches", "tiles", "export", "build")
+            row.measure
+            in ("stream", "start", "memory", "match", "search", "batches", "tiles", "sustained", "export", "build")
             and row.samples
         ):
             newest[row.measure, row.model, f"{row.title} {row.settings.get('fps', '')}"] = row

@@ -64,19 +64,21 @@ def _compare(first: Path, second: Path, over: str | None, as_json: bool) -> None
 @command.command("table")
 @click.argument("records", type=_PATH, required=False)
 @click.option("--into", type=_PATH, help="Put the table between the markers of this page.")
+@click.option("--summary", "brief", is_flag=True, help="The image tower beside its peers alone, a column per model.")
 @click.option("--json", "as_json", is_flag=True, help="Print the Markdown as JSON.")
-def _table(records: Path | None, into: Path | None, as_json: bool) -> None:
+def _table(records: Path | None, into: Path | None, brief: bool, as_json: bool) -> None:
     """Write records as Markdown: the committed ones when left out.
 
     \b
     overflight bench table --into docs/bench.md
+    overflight bench table --summary --into README.md
     """
     import msgspec
 
     from overflight.bench.row import RESULTS, read
-    from overflight.bench.table import markdown, place
+    from overflight.bench.table import markdown, place, summary
 
-    content = markdown(read(records or RESULTS))
+    content = (summary if brief else markdown)(read(records or RESULTS))
     if into is not None:
         place(into, content)
     elif as_json:

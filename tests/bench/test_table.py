@@ -10,7 +10,7 @@ import pytest
 
 from overflight.bench.compare import compare
 from overflight.bench.row import RESULTS, Row, read
-from overflight.bench.table import BEGIN, END, markdown, place, placed
+from overflight.bench.table import BEGIN, END, markdown, place, placed, summary
 from overflight.runtime.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -70,12 +70,21 @@ def test_a_table_is_put_between_its_markers(tmp_path: Path) -> None:
         place(page, "new")
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "bench.md"], ids=lambda page: str(page.name))
-def test_the_pages_show_the_committed_records(page: Path) -> None:
-    """Generated, never typed: run ``overflight bench table --into PAGE``."""
-    if not page.is_file() or placed(page) is None:
-        pytest.skip(f"{page.name} shows no table of records")
-    assert placed(page) == markdown(read(RESULTS)).strip()
+@pytest.mark.parametrize(("page", "write"), [("README.md", summary), ("docs/bench.md", markdown)])
+def test_the_pages_show_the_committed_records(page: str, write: Callable[[list[Row]], str]) -> None:
+    """Generated, never typed: run ``overflight bench table --into PAGE``, for the README with ``--summary``."""
+    assert placed(ROOT / page) == write(read(RESULTS)).strip()
+
+
+def test_the_summary_has_a_column_per_model(row: Callable[..., Row]) -> None:
+    """The yardstick has no ratio; who was not measured on a model leaves its cell empty."""
+    text = summary([*contest(row, "a", 0.25), row("engine", "laion:fp32", [], run="a", reason="no", batch=1)])
+    assert "| | m |" in text
+    assert "| Overflight fp32 | 2.5 ms, 0.25 |" in text
+    assert "| transformers + torch fp32 | 10 ms |" in text
+    assert "open_clip" not in text
+    with pytest.raises(UsageError, match="image tower"):
+        summary([])
 
 
 def test_plots_are_drawn_and_repeat_to_the_byte(row: Callable[..., Row], tmp_path: Path) -> None:
