@@ -55,6 +55,7 @@ class _Plan:
     chunk: NDArray[np.float32]
     middle: NDArray[np.float32]
     result: NDArray[np.float32]
+    levels: NDArray[np.uint8]
 
 
 class Resizer:
@@ -109,7 +110,8 @@ def _run(plan: _Plan, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None
     target = out[rows_out, columns_out]
     if target.shape != out.shape:
         out[:] = _PAD_GREY
-    target[:] = plan.result.reshape(len(target), 3, -1).transpose(0, 2, 1)
+    np.copyto(plan.levels, plan.result, casting="unsafe")  # in one piece: far faster than while interleaving
+    target[:] = plan.levels.reshape(len(target), 3, -1).transpose(0, 2, 1)
 
 
 def _splitter() -> Callable[[NDArray[np.uint8], list[NDArray[np.uint8]]], object]:
@@ -155,6 +157,7 @@ def _plan(height: int, width: int, side: int, kind: Filter, fit: Fit, order: Cha
         chunk=np.empty((chunk_rows, width), np.float32),
         middle=np.empty((last_row - first_row, columns * 3), np.float32),
         result=np.empty((rows, columns * 3), np.float32),
+        levels=np.empty((rows, columns * 3), np.uint8),
     )
 
 
