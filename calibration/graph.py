@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overflight.runtime.engine_ort import load_library
 from overflight.runtime.errors import BundleError, missing_extra
 
 if TYPE_CHECKING:
@@ -124,10 +125,7 @@ def load_onnx() -> Any:
 
 def open_session(model: bytes) -> Any:
     """Open a graph on ONNX Runtime's CPU provider. Raises MissingError when it is not installed."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_extra("ONNX Runtime", "cpu") from error
+    onnxruntime = load_library()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

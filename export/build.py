@@ -188,7 +188,7 @@ def _make(store: Store, bundle: Bundle, candidate: Candidate, record: EngineReco
         match candidate.form:
             case "as-is":
                 file = None
-            case "static" | "dynamic" as form:
+            case "static" | "dynamic" | "parted" as form:
                 file = staged / "image.onnx"
                 derive(source, file, form)
             case "plan":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overflight.runtime.bundle import Bundle
     from overflight.runtime.engine import Precision, Target
 
-Form = Literal["as-is", "static", "dynamic", "plan"]
+Form = Literal["as-is", "static", "dynamic", "parted", "plan"]
 FP16, INT8 = "image.fp16.onnx", "image.int8.onnx"
 MAX_BATCH = 8  # tiles of one frame; a larger profile would cost the single frame its speed
 
@@ -79,6 +79,7 @@ def _of_target(target: Target) -> Iterator[Candidate]:
 
             yield Candidate(target, "fp32", "", REFERENCE, "as-is")
             yield Candidate(target, "int8", "", INT8, "as-is")
+            yield Candidate(target, "int8", "parted", INT8, "parted")
             if "bf16" in native_islands():
                 yield Candidate(target, "fp16", "bf16", REFERENCE, "as-is")
                 yield Candidate(target, "int8", "bf16", INT8, "as-is")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overflight.runtime.engine_ort import load_library
 from overflight.runtime.errors import missing_extra
 from overflight.runtime.target import REFERENCE
 
@@ -99,10 +100,7 @@ def _smoothed(name: str, weight: NDArray[np.float32], smoothing: Factors) -> NDA
 
 
 def _watch(onnx: Any, model: Any, names: list[str]) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_extra("ONNX Runtime", "cpu") from error
+    onnxruntime = load_library()
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

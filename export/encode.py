@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from overflight.export.tokenise import Tokeniser
-from overflight.runtime.errors import BundleError, EngineError, UsageError, missing_extra
+from overflight.runtime.engine_ort import load_library
+from overflight.runtime.errors import BundleError, EngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,10 +29,7 @@ class TextEncoder:
 
     def __init__(self, bundle: Bundle) -> None:
         """Open the tower. Raises MissingError without onnxruntime, BundleError for a torn or foreign tower."""
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise missing_extra("onnxruntime", "cpu") from error
+        onnxruntime = load_library()
         names = [name for name in bundle.manifest.files if name.startswith((TOWER, "tokenizer/"))]
         for name in {TOWER, *names}:
             bundle.file(name)

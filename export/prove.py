@@ -9,7 +9,8 @@ import numpy as np
 
 from overflight.export.tower import EndPool
 from overflight.runtime.bundle import Parity
-from overflight.runtime.errors import EngineError, missing_extra
+from overflight.runtime.engine_ort import load_library
+from overflight.runtime.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,10 +136,7 @@ def _change(inputs: NDArray[Any]) -> NDArray[Any]:
 
 def _open(path: Path) -> Callable[[NDArray[Any]], Floats]:
     """Open a graph in ONNX Runtime on the CPU, as sparing of memory as it goes."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_extra("onnxruntime", "cpu") from error
+    onnxruntime = load_library()
     options = onnxruntime.SessionOptions()
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.disable_prepacking", "1")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from overflight.runtime.engine import EngineInfo
-from overflight.runtime.errors import EngineError, MissingError, missing_extra
+from overflight.runtime.engine_ort import load_library as load_onnxruntime
+from overflight.runtime.errors import EngineError, MissingError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +22,7 @@ PROVIDER = "CUDAExecutionProvider"
 
 def load_library() -> Any:
     """Import ONNX Runtime with its CUDA provider. Raises MissingError when either is not there."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_extra("ONNX Runtime for GPUs", "gpu") from error
+    onnxruntime = load_onnxruntime("gpu")
     if PROVIDER not in onnxruntime.get_available_providers():
         raise MissingError(
             f"this ONNX Runtime has no {PROVIDER} (it has {', '.join(onnxruntime.get_available_providers())}); "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def load_library(extra: str = "cpu") -> Any:
+    """Import ONNX Runtime, told not to call home. Raises MissingError, naming the extra that brings it.
+
+    From 1.31 on its Linux wheels keep a device id and a database of events, and a thread that sends them. What was
+    imported before, or by somebody who set the variable, is left as it is.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library is loaded
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("ONNX Runtime for GPUs" if extra == "gpu" else "ONNX Runtime", extra) from error
+    return onnxruntime
+
+
 class OnnxRuntimeEngine:
     """An image tower on ONNX Runtime's CPU provider.
 
@@ -23,10 +38,7 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(self, graph: Path, sha256: str, precision: Precision = "fp32", threads: int = 0) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise missing_extra("ONNX Runtime", "cpu") from error
+        onnxruntime = load_library()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

@@ -64,13 +64,10 @@ def versions(target: Target) -> dict[str, str]:
     """Return the versions that an engine of this target is bound to. Raises MissingError with what to install."""
     match target:
         case "onnxruntime-cpu" | "onnxruntime-cuda":
-            from overflight.runtime.errors import missing_extra
+            from overflight.runtime.engine_ort import load_library as load_onnxruntime
 
-            try:
-                import onnxruntime
-            except ImportError as error:
-                raise missing_extra("ONNX Runtime", "gpu" if target == "onnxruntime-cuda" else "cpu") from error
-            return {"onnxruntime": onnxruntime.__version__}
+            extra = "gpu" if target == "onnxruntime-cuda" else "cpu"
+            return {"onnxruntime": load_onnxruntime(extra).__version__}
         case "openvino-cpu":
             from overflight.runtime.engine_openvino import load_library as load_openvino
 

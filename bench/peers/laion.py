@@ -63,7 +63,7 @@ def load(job: dict[str, Any]) -> Loaded:
 
 
 def _stand_in_for_torchvision() -> None:
-    """Name the operator that importing torchvision asks for, where its library was built for another torch.
+    """Name the operators that importing torchvision asks for, where its library was built for another torch.
 
     open_clip takes its transforms from torchvision, and none of its operators.
     """
@@ -75,7 +75,8 @@ def _stand_in_for_torchvision() -> None:
         torch.ops.load_library(str(library))
     except OSError:
         operators = torch.library.Library("torchvision", "DEF")
-        operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _KEPT.append(operators)
 
 

@@ -75,7 +75,7 @@ def _show(built: Built) -> None:
     title = escape(f"{built.model}, {built.samples} frames of {built.frames}")
     table = Table(title=title, caption=escape(built.device))
     for title in ("engine", "cosine", "p1", "top-1", "points", "MB", "p50 ms", "p95 ms", "ratio", ""):
-        table.add_column(title)
+        table.add_column(title, no_wrap=bool(title))
     whole = next((row.timing for row in built.rows if row.status == "beside"), None) or next(
         (
             row.record.timing
@@ -86,7 +86,12 @@ def _show(built: Built) -> None:
     )
     for row in built.rows:
         table.add_row(*map(escape, _cells(row, None if whole is None else whole.p50_ns)))
-    Console().print(table)
+    # Of a narrow terminal the numbers keep their places; a file or a pipe has no width.
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(table)
+    for row in built.rows:
+        if row.reason:
+            console.print(f"{row.title}: {row.reason}", markup=False, highlight=False)
 
 
 def _cells(row: Row, whole_ns: int | None) -> list[str]:
@@ -107,5 +112,5 @@ def _cells(row: Row, whole_ns: int | None) -> list[str]:
         f"{timing.p50_ns / 1e6:.2f}" if timing else "",
         f"{timing.p95_ns / 1e6:.2f}" if timing else "",
         f"{timing.p50_ns / whole_ns:.3f}" if timing and whole_ns else "",
-        row.status if not row.reason else f"{row.status}: {row.reason}",
+        row.status,
     ]

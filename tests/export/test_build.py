@@ -139,7 +139,7 @@ def test_a_wrong_input_scale_is_named_too(calibrated_bundle: Bundle, held: HeldO
     assert worst.times_median > 4
 
 
-@pytest.mark.parametrize("form", ["static", "dynamic"])
+@pytest.mark.parametrize("form", ["static", "dynamic", "parted"])
 def test_derived_forms_answer_as_the_graph_they_come_from(
     calibrated_bundle: Bundle, held: HeldOut, tmp_path: Path, form: Form
 ) -> None:
@@ -157,7 +157,12 @@ def test_derived_forms_answer_as_the_graph_they_come_from(
     assert not any(one.data_type == onnx.TensorProto.FLOAT16 for one in model.graph.initializer)
     operators = [node.op_type for node in model.graph.node]
     assert operators.count("DynamicQuantizeMatMul") == (12 if form == "dynamic" else 0)
-    assert ("QuantizeLinear" in operators) == (form == "static")
+    assert ("QuantizeLinear" in operators) == (form != "dynamic")
+    assert operators.count("Split") == (0 if form == "parted" else 3)
+    size = (tmp_path / "made.onnx").stat().st_size
+    assert (
+        size < 1.05 * calibrated_bundle.file("image.int8.onnx").stat().st_size + 400_000
+    )  # scales in single precision
 
 
 def test_what_is_not_here_is_told(tower_bundle: Bundle, calibrated_bundle: Bundle) -> None:

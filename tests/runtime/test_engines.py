@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +41,19 @@ def test_openvino_answers_as_onnx_runtime(calibrated_bundle: Bundle, graph: str)
         assert found.cosine_min > (0.99999 if graph == "image.onnx" else 0.999)
     made.close()
     made.close()
+
+
+def test_onnx_runtime_does_not_call_home(calibrated_bundle: Bundle, tmp_path: Path) -> None:
+    """What is seen from a drone is nobody else's: no device id, no database of events, no thread that sends them."""
+    code = (
+        "import sys\nfrom overflight.runtime.engine_ort import OnnxRuntimeEngine\nOnnxRuntimeEngine(sys.argv[1], 'a')"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {"HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}
+    order = [sys.executable, "-c", code, str(calibrated_bundle.file("image.onnx"))]
+    subprocess.run(order, env=environment, check=True)
+    assert list(home.rglob("*")) == []
 
 
 def test_openvino_takes_the_float_type_it_is_told(calibrated_bundle: Bundle) -> None:
