@@ -32,11 +32,12 @@ def derive(source: Path, target: Path, form: Form) -> None:
     except ImportError as error:
         raise missing_extra("onnx", "export") from error
     model = onnx.load(str(source))
-    _widen(onnx, model.graph)
     match form:
         case "static":
+            _widen(onnx, model.graph)
             _shift(onnx, model.graph)
         case "dynamic":
+            _widen(onnx, model.graph)
             _measure_at_run_time(onnx, model)
         case "parted":
             _part(onnx, model.graph)
