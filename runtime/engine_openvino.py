@@ -59,7 +59,7 @@ class OpenVinoEngine:
             self._compiled: Any = core.compile_model(model, "CPU", settings)
         except Exception as error:  # the library raises RuntimeError and its own kinds alike
             raise EngineError(
-                f"{graph}: OpenVINO cannot load it ({str(error).splitlines()[0]}); export the bundle again"
+                f"{graph}: OpenVINO cannot load it ({str(error).strip().splitlines()[-1]}); export the bundle again"
             ) from error
         got = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if got != islands:

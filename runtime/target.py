@@ -51,9 +51,8 @@ def open_engine(bundle: Bundle, record: EngineRecord, path: Path, *, threads: in
         case "openvino-cpu":
             from overflight.runtime.engine_openvino import OpenVinoEngine
 
-            return OpenVinoEngine(
-                path, record.sha256, record.precision, islands=record.variant or "f32", threads=threads
-            )
+            islands = "bf16" if record.variant == "bf16" else "f32"
+            return OpenVinoEngine(path, record.sha256, record.precision, islands=islands, threads=threads)
         case "tensorrt":
             from overflight.runtime.engine_tensorrt import TensorRtEngine
 

@@ -65,6 +65,7 @@ def test_every_engine_of_this_machine_is_proven_and_the_fastest_flies(calibrated
     built = build(calibrated_bundle, held)
     assert [row.status for row in built.rows].count("default") == 1
     assert built.rows[0].status == "default"
+    assert [row.reason for row in built.rows if row.status == "failed"] == []
     record = built.rows[0].record
     assert record is not None
     times = [row.record.timing.p50_ns for row in built.rows if row.record and row.record.timing]
