@@ -50,7 +50,7 @@ def summary(rows: Sequence[Row]) -> str:
         for column in columns.values():
             row = column.get(subject)
             over = _over_yardstick(row, rows) if row else None
-            ratio = f", {over.median:.2f}" if isinstance(over, Ratio) else ""
+            ratio = f", {over.median:.2f}" if over else ""
             cells.append(f"{Spread.of(row.samples).p50 / 1e6:.3g} ms{ratio}" if row else "")
         lines.append(f"| {name_of(subject)} | {' | '.join(cells)} |")
     host, settings = contests[-1][0].host, contests[-1][0].settings
@@ -107,7 +107,7 @@ def _contest(rows: Sequence[Row], everything: Sequence[Row]) -> str:
         lines[2] = lines[2].replace("torch fp32", "the naive loop")
     for row in sorted((row for row in rows if row.samples), key=lambda row: Spread.of(row.samples).p50):
         spread = Spread.of(row.samples)
-        relative = _over_yardstick(row, everything) or (1 if row.subject in YARDSTICKS else "")
+        relative = _over_yardstick(row, everything) or ("1" if row.subject in YARDSTICKS else "")
         share = f"{row.floor.share:.0%}" if row.floor else ""
         cosine = f"{row.figures['cosine_mean']:.4f}" if "cosine_mean" in row.figures else ""
         memory = f"{row.figures['peak_bytes'] / 1e6:.0f}"
@@ -145,4 +145,5 @@ def _figures(rows: Sequence[Row]) -> Iterator[str]:
 def name_of(subject: str) -> str:
     """Return a subject's name for people."""
     peer, _, variant = subject.partition(":")
+    variant = variant.replace("openvino-cpu-fp16", "openvino-cpu-bf16")  # the only half precision that is built there
     return f"{NAMES.get(peer, peer)} {variant}".strip()

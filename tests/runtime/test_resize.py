@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -74,6 +76,15 @@ def test_bgr_becomes_rgb() -> None:
     out = np.empty((32, 32, 3), np.uint8)
     Resizer(contract).resize(np.ascontiguousarray(noise[:, :, ::-1]), out, "bgr")
     np.testing.assert_array_equal(out, ours(noise, contract))
+
+
+def test_without_opencv_the_answer_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taking the colours apart by NumPy, of a picture cut out of a larger one too."""
+    noise = np.random.default_rng(3).integers(0, 256, (400, 700, 3), np.uint8)[7:391, 13:690]
+    contract = Resize(48, "bicubic", "squash")
+    expected = ours(noise, contract)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    np.testing.assert_array_equal(ours(noise, contract), expected)
 
 
 def test_a_changed_size_in_flight_is_a_new_plan() -> None:
