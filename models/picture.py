@@ -1,4 +1,4 @@
-"""Draw the confusion of the thirty scenes as a small picture."""
+"""Draw the pictures of the card: the confusion of the scenes, and a sheet of a flight's frames."""
 
 from __future__ import annotations
 
@@ -51,3 +51,20 @@ def draw_confusion(table: np.ndarray, names: list[str], path: Path) -> None:
         pen.text((0, column * CELL + CELL / 2), names[column], INK, font, anchor="lm")
     image.paste(columns.rotate(90, expand=True), (MARGIN, 0))
     image.quantize(64).save(path, optimize=True)
+
+
+THUMB = (270, 152)
+BAND = 20
+
+
+def draw_contact(frames: list[tuple[str, np.ndarray]], path: Path, columns: int = 4) -> None:
+    """Write a JPEG sheet of captioned RGB frames, in reading order."""
+    width, height = THUMB[0], THUMB[1] + BAND
+    rows = -(-len(frames) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for place, (caption, pixels) in enumerate(frames):
+        row, column = divmod(place, columns)
+        sheet.paste(Image.fromarray(pixels).resize(THUMB, Image.Resampling.BICUBIC), (column * width, row * height))
+        pen.text((column * width + 5, row * height + THUMB[1] + 2), caption, INK, font)
+    sheet.save(path, quality=82, optimize=True)

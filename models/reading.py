@@ -39,7 +39,7 @@ class Checkpoint:
     def embed_images(self, frames: np.ndarray, spoil: Spoiler | None = None, half: bool = False) -> np.ndarray:
         """Return unit embeddings `[N, D]` of uint8 frames, spoiled first when asked.
 
-        With `half` the tower runs in bfloat16, several times faster and for bulk work only.
+        With `half` the tower runs in the quick precision of `forward`, for bulk work only.
         """
         vision = self.model.vision_model
 

@@ -20,7 +20,8 @@ def list_stages(source: Path, work: Path, out: Path, results: Path) -> list[tupl
         ("distil", at),
         ("cache", [*at, "--views", "1"]),
         ("train", at),
-        ("checkpoint", [*at, "--out", str(out)]),
+        ("align", at),
+        ("checkpoint", [*at, "--text", "aligned", "--out", str(out)]),
         ("calibrate", [*at, *checkpoint, "--out", str(work / "calibration.json")]),
         ("evaluate", [*at, *checkpoint, *calibration, "--split", "test", "--out", str(results)]),
     ]

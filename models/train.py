@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Plan:
     """Everything that decides a run; two runs of one plan see the same batches."""
 
-    steps: int = 560
+    steps: int = 1800
     batch: int = 128
     warm_steps: int = 20
     frozen_blocks: int = 2
@@ -42,7 +42,7 @@ class Plan:
     weight_decay: float = 0.05
     average: float = 0.99
     drop_path: float = 0.1
-    token_share: float = 0.5
+    token_share: float = 0.4
     cooling: float = 0.4
     whole_images: float = 0.12
     smoothing: float = 0.1
@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--name", default="image")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
-    parser.add_argument("--every", type=int, default=80, help="steps between measures on valid")
+    parser.add_argument("--every", type=int, default=200, help="steps between measures on valid")
     parser.add_argument("--workers", type=int, default=2, help="parts of a batch done at once")
     args = parser.parse_args()
     torch.set_num_threads(1)

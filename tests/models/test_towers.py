@@ -40,7 +40,7 @@ def test_folding_the_gains_changes_no_output() -> None:
 
 
 def test_the_quick_forward_pass_agrees_with_transformers() -> None:
-    """Cosine above 0.999 in bfloat16 on both towers."""
+    """Cosine above 0.999 in the quick precision on both towers."""
     model = towers.build(SMALL, 0, pretrained=False).eval()
     draw = torch.Generator().manual_seed(1)
     pixels = torch.randn(3, 3, 28, 28, generator=draw)
