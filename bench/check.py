@@ -19,7 +19,7 @@ from overflight.bench.frames import FILM, take_frames
 from overflight.bench.host import make_row, new_run
 from overflight.bench.peers.hot import REPEATS
 from overflight.bench.sample import Plan, take_turns
-from overflight.bench.spread import Spread, judge, ratio
+from overflight.bench.spread import Spread, judge, ratio, say
 from overflight.bench.subject import Job, Subject
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import UsageError
@@ -232,21 +232,23 @@ def _check_share(share: Share, rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _check_limit(limit: Limit, rows: Sequence[Row]) -> Iterator[Finding]:
-    fitting = [row for row in rows if _fits(limit, row)]
-    what = " ".join([limit.measure, limit.subject, *(f"{key}={value:g}" for key, value in limit.when.items())])
-    if not fitting:
+    """Judge the newest record of each model and class of device."""
+    newest = {(row.model, row.host.kind): row for row in rows if _fits(limit, row)}
+    what = " ".join([f"{limit.measure}: {limit.subject}", *(f"{key}={value:g}" for key, value in limit.when.items())])
+    if not newest:
         yield Finding(what, "a record", "none", "not measured")
-        return
-    spread = Spread.of(fitting[-1].samples)
-    asked = {
-        "median_ms": (limit.median_ms, spread.p50 / 1e6, "ms"),
-        "worst_ms": (limit.worst_ms, spread.p99 / 1e6, "ms"),
-    }
-    asked["worst_mb"] = (limit.worst_mb, spread.worst / 1e6, "MB")
-    for name, (most, got, unit) in asked.items():
-        if most is not None:
-            told = f"{name.split('_')[0]} ≤ {most:g} {unit}"
-            yield Finding(what, told, f"{got:.3g} {unit}", _outcome(got > most, limit.goal))
+    for row in newest.values():
+        spread = Spread.of(row.samples)
+        asked = {
+            "median_ms": (limit.median_ms, spread.p50 / 1e6, "ms"),
+            "worst_ms": (limit.worst_ms, spread.p99 / 1e6, "ms"),
+            "worst_mb": (limit.worst_mb, spread.worst / 1e6, "MB"),
+        }
+        named = f"{what} ({row.model})" if row.model else what
+        for name, (most, got, unit) in asked.items():
+            if most is not None:
+                told = f"{name.split('_')[0]} ≤ {most:g} {unit}"
+                yield Finding(named, told, f"{say(got)} {unit}", _outcome(got > most, limit.goal))
 
 
 def _outcome(missed: bool, goal: bool) -> Outcome:

@@ -10,7 +10,7 @@ import msgspec
 
 from overflight.bench.compare import ratios
 from overflight.bench.row import append
-from overflight.bench.spread import Spread
+from overflight.bench.spread import Spread, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +54,7 @@ def show(rows: Sequence[Row], *, as_json: bool, out: Path | None) -> None:
         values = (spread.p50, spread.p90, spread.p95, spread.p99, spread.p999)
         share = f"{row.floor.share:.0%}" if row.floor else ""
         relative = str(over[row.title][1]) if row.title in over else ""
-        table.add_row(row.title, *(f"{value / 1e6:.3g} {unit}" for value in values), relative, share, _also(row))
+        table.add_row(row.title, *(f"{say(value / 1e6)} {unit}" for value in values), relative, share, _also(row))
     console = Console()
     if not console.is_terminal:  # a log has no edge to wrap at
         console = Console(width=160)

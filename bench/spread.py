@@ -19,6 +19,11 @@ _BLOCKS = 20  # neighbours in time share their disturbances: a block of them cou
 _DOUBT = 0.01  # chance that the true median lies outside the range
 
 
+def say(value: float) -> str:
+    """Write a figure with three digits, or whole where it has more: 0.0503, 7.82, 1220."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+
+
 class Spread(msgspec.Struct, frozen=True):
     """A sample's distribution, in the unit of the samples."""
 

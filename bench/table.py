@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from overflight.bench.check import check_records, read_budgets
 from overflight.bench.compare import ratios
-from overflight.bench.spread import Ratio, Spread
+from overflight.bench.spread import Ratio, Spread, say
 from overflight.runtime.bundle import write_atomically
 from overflight.runtime.errors import UsageError
 
@@ -26,6 +27,13 @@ NAMES = {
     "intel": "OpenVINO, traced graph",
     "naive": "naive loop, both towers",
 }
+
+
+def page(rows: Sequence[Row]) -> str:
+    """Write what ``budgets.toml`` asks of the records and what they say to it, then the records."""
+    lines = ["| asked | | found | |", "|---|---|--:|---|"]
+    lines += [f"| {x.what} | {x.asked} | {x.found} | {x.outcome} |" for x in check_records(rows, read_budgets())]
+    return "\n".join(lines) + f"\n\n{markdown(rows)}"
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -51,7 +59,7 @@ def summary(rows: Sequence[Row]) -> str:
             row = column.get(subject)
             over = _over_yardstick(row, rows) if row else None
             ratio = f", {over.median:.2f}" if over else ""
-            cells.append(f"{Spread.of(row.samples).p50 / 1e6:.3g} ms{ratio}" if row else "")
+            cells.append(f"{say(Spread.of(row.samples).p50 / 1e6)} ms{ratio}" if row else "")
         lines.append(f"| {name_of(subject)} | {' | '.join(cells)} |")
     host, settings = contests[-1][0].host, contests[-1][0].settings
     said = f"Median of a frame, and its ratio to transformers + torch fp32 in the same run, on {host.processor}"
@@ -59,18 +67,18 @@ def summary(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def place(page: Path, content: str) -> None:
+def place(path: Path, content: str) -> None:
     """Put content between a page's markers. Raises UsageError where they are not."""
-    text = page.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise UsageError(f"{page}: expected the markers {BEGIN} and {END} once each; write them where the table goes")
+        raise UsageError(f"{path}: expected the markers {BEGIN} and {END} once each; write them where the table goes")
     head, rest = text.split(BEGIN)
-    write_atomically(page, f"{head}{BEGIN}\n{content}\n{END}{rest.split(END)[1]}".encode())
+    write_atomically(path, f"{head}{BEGIN}\n{content}\n{END}{rest.split(END)[1]}".encode())
 
 
-def placed(page: Path) -> str | None:
+def placed(path: Path) -> str | None:
     """Return what lies between a page's markers, or None where there are none."""
-    text = page.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     return text.split(BEGIN)[1].split(END)[0].strip() if BEGIN in text else None
 
 
@@ -111,7 +119,7 @@ def _contest(rows: Sequence[Row], everything: Sequence[Row]) -> str:
         share = f"{row.floor.share:.0%}" if row.floor else ""
         cosine = f"{row.figures['cosine_mean']:.4f}" if "cosine_mean" in row.figures else ""
         memory = f"{row.figures['peak_bytes'] / 1e6:.0f}"
-        times = f"{spread.p50 / 1e6:.3g} | {spread.p99 / 1e6:.3g}"
+        times = f"{say(spread.p50 / 1e6)} | {say(spread.p99 / 1e6)}"
         lines.append(f"| {name_of(row.subject)} | {times} | {relative} | {share} | {cosine} | {memory} |")
     lines += [
         f"| {name_of(row.subject)} | | | {row.reason.replace('|', '/')[:120]} | | | |"
@@ -137,8 +145,8 @@ def _figures(rows: Sequence[Row]) -> Iterator[str]:
         model = f", {row.model}" if row.model else ""
         on = f"{row.host.kind}, load {row.host.load:g}"
         yield (
-            f"| {row.measure}: {row.title}{fps}{model} | {spread.p50 / scale:.3g} {unit} | "
-            f"{spread.p99 / scale:.3g} {unit} | {on} |"
+            f"| {row.measure}: {row.title}{fps}{model} | {say(spread.p50 / scale)} {unit} | "
+            f"{say(spread.p99 / scale)} {unit} | {on} |"
         )
 
 

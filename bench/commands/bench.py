@@ -76,9 +76,9 @@ def _table(records: Path | None, into: Path | None, brief: bool, as_json: bool) 
     import msgspec
 
     from overflight.bench.row import RESULTS, read
-    from overflight.bench.table import markdown, place, summary
+    from overflight.bench.table import page, place, summary
 
-    content = (summary if brief else markdown)(read(records or RESULTS))
+    content = (summary if brief else page)(read(records or RESULTS))
     if into is not None:
         place(into, content)
     elif as_json:

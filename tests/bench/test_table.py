@@ -10,7 +10,7 @@ import pytest
 
 from overflight.bench.compare import compare
 from overflight.bench.row import RESULTS, Row, read
-from overflight.bench.table import BEGIN, END, markdown, place, placed, summary
+from overflight.bench.table import BEGIN, END, markdown, page, place, placed, summary
 from overflight.runtime.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -60,20 +60,20 @@ def test_two_runs_agree_or_not(row: Callable[..., Row]) -> None:
 
 def test_a_table_is_put_between_its_markers(tmp_path: Path) -> None:
     """The rest of the page stays; a page without markers is refused."""
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    place(page, "new")
-    assert page.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
-    assert placed(page) == "new"
-    page.write_text("nothing")
+    at = tmp_path / "page.md"
+    at.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    place(at, "new")
+    assert at.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert placed(at) == "new"
+    at.write_text("nothing")
     with pytest.raises(UsageError, match="markers"):
-        place(page, "new")
+        place(at, "new")
 
 
-@pytest.mark.parametrize(("page", "write"), [("README.md", summary), ("docs/bench.md", markdown)])
-def test_the_pages_show_the_committed_records(page: str, write: Callable[[list[Row]], str]) -> None:
+@pytest.mark.parametrize(("at", "write"), [("README.md", summary), ("docs/bench.md", page)])
+def test_the_pages_show_the_committed_records(at: str, write: Callable[[list[Row]], str]) -> None:
     """Generated, never typed: run ``overflight bench table --into PAGE``, for the README with ``--summary``."""
-    assert placed(ROOT / page) == write(read(RESULTS)).strip()
+    assert placed(ROOT / at) == write(read(RESULTS)).strip()
 
 
 def test_the_summary_has_a_column_per_model(row: Callable[..., Row]) -> None:
