@@ -138,7 +138,7 @@ def _prove(bench: _Bench, candidate: Candidate, report: Report) -> Entry:
     """Build one candidate unless it is in the store, and judge it on these frames."""
     record = _describe(bench.bundle, candidate)
     entry = bench.store.find(record)
-    if entry is not None and not _whole(entry, bench.bundle):
+    if entry is not None and (entry.record.file != candidate.file or not _whole(entry, bench.bundle)):
         entry = None
     if entry is None:
         try:
@@ -182,22 +182,38 @@ def _whole(entry: Entry, bundle: Bundle) -> bool:
 
 def _make(store: Store, bundle: Bundle, candidate: Candidate, record: EngineRecord, report: Report) -> Entry:
     began_ns = time.monotonic_ns()
-    note = ""
     with store.staging() as staged:
-        source = bundle.file(candidate.graph)
+        if candidate.file is None:
+            return store.put(staged, record)
+        source, file, note = bundle.file(candidate.graph), staged / candidate.file, ""
         match candidate.form:
-            case "as-is":
-                file = None
-            case "static" | "dynamic" | "parted" as form:
-                file = staged / "image.onnx"
-                derive(source, file, form)
+            case "compiled" | "parted":
+                _compile(candidate, source, file)
             case "plan":
-                file = staged / "image.plan"
                 note = _plan(store, candidate, source, file, report)
-        made = msgspec.structs.replace(record, build_s=(time.monotonic_ns() - began_ns) / 1e9, note=note)
-        if file is not None:
-            made = msgspec.structs.replace(made, file=file.name, sha256=hash_file(file), size_bytes=file.stat().st_size)
+            case "static" | "dynamic" as form:
+                derive(source, file, form)
+        made = msgspec.structs.replace(
+            record,
+            build_s=(time.monotonic_ns() - began_ns) / 1e9,
+            note=note,
+            file=file.name,
+            sha256=hash_file(file),
+            size_bytes=file.stat().st_size,
+        )
         return store.put(staged, made)
+
+
+def _compile(candidate: Candidate, source: Path, file: Path) -> None:
+    from overflight.runtime.engine_openvino import islands_of, write_compiled
+
+    graph = source
+    if candidate.form == "parted":
+        graph = file.with_suffix(".onnx")
+        derive(source, graph, "parted")
+    write_compiled(graph, file, islands=islands_of(candidate.variant))
+    if graph != source:
+        graph.unlink()
 
 
 def _plan(store: Store, candidate: Candidate, source: Path, file: Path, report: Report) -> str:

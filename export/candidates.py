@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overflight.runtime.bundle import Bundle
     from overflight.runtime.engine import Precision, Target
 
-Form = Literal["as-is", "static", "dynamic", "parted", "plan"]
+Form = Literal["as-is", "static", "dynamic", "compiled", "parted", "plan"]
 FP16, INT8 = "image.fp16.onnx", "image.int8.onnx"
 MAX_BATCH = 8  # tiles of one frame; a larger profile would cost the single frame its speed
 
@@ -35,6 +35,19 @@ class Candidate:
     def title(self) -> str:
         """The engine's name for people."""
         return engine_title(self.target, self.precision, self.variant)
+
+    @property
+    def file(self) -> str | None:
+        """The name of the engine's own file, or None when the bundle's graph itself runs."""
+        match self.form:
+            case "as-is":
+                return None
+            case "static" | "dynamic":
+                return "image.onnx"
+            case "compiled" | "parted":
+                return "image.blob"
+            case "plan":
+                return "image.plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +91,12 @@ def _of_target(target: Target) -> Iterator[Candidate]:
             from overflight.runtime.engine_openvino import native_islands
 
             yield Candidate(target, "fp32", "", REFERENCE, "as-is")
-            yield Candidate(target, "int8", "", INT8, "as-is")
+            # A float tower stays a graph: compiled it would lie on the disk a second time, at its full size.
+            yield Candidate(target, "int8", "", INT8, "compiled")
             yield Candidate(target, "int8", "parted", INT8, "parted")
             if "bf16" in native_islands():
                 yield Candidate(target, "fp16", "bf16", REFERENCE, "as-is")
-                yield Candidate(target, "int8", "bf16", INT8, "as-is")
+                yield Candidate(target, "int8", "bf16", INT8, "compiled")
         case "onnxruntime-cuda":
             yield Candidate(target, "fp32", "", REFERENCE, "as-is", MAX_BATCH)
             yield Candidate(target, "fp16", "", FP16, "as-is", MAX_BATCH)

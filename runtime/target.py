@@ -49,9 +49,9 @@ def open_engine(bundle: Bundle, record: EngineRecord, path: Path, *, threads: in
 
             return CudaEngine(path, record.sha256, record.precision)
         case "openvino-cpu":
-            from overflight.runtime.engine_openvino import OpenVinoEngine
+            from overflight.runtime.engine_openvino import OpenVinoEngine, islands_of
 
-            islands = "bf16" if record.variant == "bf16" else "f32"
+            islands = islands_of(record.variant)
             return OpenVinoEngine(path, record.sha256, record.precision, islands=islands, threads=threads)
         case "tensorrt":
             from overflight.runtime.engine_tensorrt import TensorRtEngine
