@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BUDGETS = Path(__file__).with_name("budgets.toml")
 HOT = tuple(name for name in REPEATS if name != "yardstick")
 
-Outcome = Literal["kept", "missed", "goal missed", "not measured"]
+Outcome = Literal["kept", "within noise", "missed", "goal missed", "not measured"]
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -218,7 +218,10 @@ def _check_bound(bound: Bound, rows: Sequence[Row]) -> Iterator[Finding]:
         yield Finding(what, asked, "no record", "not measured")
     for (model, _), (ours, over) in newest.items():
         found = ratio(ours.samples, over.samples)
-        yield Finding(f"{what} ({model})", asked, str(found), _outcome(found.low > bound.median, bound.goal))
+        outcome = _outcome(found.low > bound.median, bound.goal)
+        if outcome == "kept" and found.median > bound.median:
+            outcome = "within noise"
+        yield Finding(f"{what} ({model})", asked, str(found), outcome)
 
 
 def _check_share(share: Share, rows: Sequence[Row]) -> Iterator[Finding]:
@@ -274,6 +277,6 @@ def table_of(findings: Sequence[Finding]) -> Any:
 
     table = Table("what", "asked", "found", "")
     for finding in findings:
-        colour = {"kept": "green", "missed": "red", "goal missed": "yellow", "not measured": "yellow"}[finding.outcome]
+        colour = {"kept": "green", "missed": "red"}.get(finding.outcome, "yellow")
         table.add_row(finding.what, finding.asked, finding.found, f"[{colour}]{finding.outcome}[/]")
     return table

@@ -21,7 +21,7 @@ _STYLE = """
 body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .2rem .7rem; border-bottom: 1px solid #8886 }
 td:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums }
-.kept { color: #2a8a43 } .missed { color: #c33; font-weight: 600 } .goal, .not { color: #b37400 }
+.kept { color: #2a8a43 } .missed { color: #c33; font-weight: 600 } .goal, .not, .within { color: #b37400 }
 svg { max-width: 100%; height: auto; background: #fff; border-radius: 6px; margin: .5rem 0 }
 """
 
