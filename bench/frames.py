@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from overflight.runtime.resize import Resizer
-from overflight.runtime.source import open_source
+from overflight.runtime.sources import open_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from overflight.bench.row import Row
     from overflight.bench.sample import Report
-    from overflight.runtime.engine import Engine
+    from overflight.runtime.engines import Engine
 
 TILE = 1000  # pixels of the picture under one tile: a scene of a survey flight, squashed to the engine's side
 

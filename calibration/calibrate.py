@@ -21,11 +21,11 @@ from overflight.calibration.select import Candidates, divide, find_candidates
 from overflight.calibration.sensitivity import embed_with, measure_blocks, return_worst
 from overflight.calibration.smooth import can_smooth
 from overflight.runtime.bank import LabelBank
+from overflight.runtime.engines import REFERENCE, open_reference
 from overflight.runtime.errors import UsageError
 from overflight.runtime.fidelity import judge, measure
 from overflight.runtime.heldout import HeldOut, PickedFrame, PickedFrames
 from overflight.runtime.progress import Report, unreported
-from overflight.runtime.target import REFERENCE, open_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

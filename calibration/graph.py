@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.engine_ort import load_library
+from overflight.runtime.engines.ort import load_library
 from overflight.runtime.errors import BundleError, missing_extra
 
 if TYPE_CHECKING:

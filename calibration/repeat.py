@@ -11,11 +11,11 @@ from overflight.calibration.enrich import enrich
 from overflight.calibration.graph import TowerGraph
 from overflight.calibration.recipe import SCHEMA, load_recipe
 from overflight.calibration.select import find_candidates
+from overflight.runtime.engines import REFERENCE, open_reference
 from overflight.runtime.errors import UsageError
 from overflight.runtime.fidelity import embed_all
 from overflight.runtime.heldout import HeldOut, PickedFrames
 from overflight.runtime.progress import Report, unreported
-from overflight.runtime.target import REFERENCE, open_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,11 +14,11 @@ from overflight.export.derive import derive
 from overflight.export.diagnose import blame
 from overflight.export.timing import time_engines
 from overflight.runtime.bundle import hash_file
+from overflight.runtime.engines import REFERENCE, device_name, open_reference, versions
 from overflight.runtime.errors import EngineError, OverflightError
 from overflight.runtime.fidelity import embed_parts, failed, judge, measure
 from overflight.runtime.progress import Report, unreported
 from overflight.runtime.store import SCHEMA, EngineRecord, Entry, Store, Timing, open_entry, refusal
-from overflight.runtime.target import REFERENCE, device_name, open_reference, versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.bundle import Bundle
-    from overflight.runtime.engine import Engine, Target
+    from overflight.runtime.engines import Engine, Target
     from overflight.runtime.fidelity import Verdict
     from overflight.runtime.heldout import HeldOut
 
@@ -205,7 +205,7 @@ def _make(store: Store, bundle: Bundle, candidate: Candidate, record: EngineReco
 
 
 def _compile(candidate: Candidate, source: Path, file: Path) -> None:
-    from overflight.runtime.engine_openvino import islands_of, write_compiled
+    from overflight.runtime.engines.openvino import islands_of, write_compiled
 
     graph = source
     if candidate.form == "parted":
@@ -218,7 +218,7 @@ def _compile(candidate: Candidate, source: Path, file: Path) -> None:
 
 def _plan(store: Store, candidate: Candidate, source: Path, file: Path, report: Report) -> str:
     from overflight.export.plan import build_plan, inspect_file
-    from overflight.runtime.engine_tensorrt import load_library
+    from overflight.runtime.engines.tensorrt import load_library
     from overflight.runtime.plan import plan_build, require, usable_here
     from overflight.runtime.tower import read_tower
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from overflight.runtime.engines import REFERENCE, TARGETS, device_name, versions
 from overflight.runtime.errors import MissingError
 from overflight.runtime.store import engine_title
-from overflight.runtime.target import REFERENCE, TARGETS, device_name, versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from overflight.runtime.bundle import Bundle
-    from overflight.runtime.engine import Precision, Target
+    from overflight.runtime.engines import Precision, Target
 
 Form = Literal["as-is", "static", "dynamic", "compiled", "parted", "plan"]
 FP16, INT8 = "image.fp16.onnx", "image.int8.onnx"
@@ -88,7 +88,7 @@ def _of_target(target: Target) -> Iterator[Candidate]:
             yield Candidate(target, "int8", "dynamic", INT8, "dynamic")
             yield Candidate(target, "int8", "static", INT8, "static")
         case "openvino-cpu":
-            from overflight.runtime.engine_openvino import native_islands
+            from overflight.runtime.engines.openvino import native_islands
 
             yield Candidate(target, "fp32", "", REFERENCE, "as-is")
             # A float tower stays a graph: compiled it would lie on the disk a second time, at its full size.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.engine_ort import load_library
+from overflight.runtime.engines import REFERENCE
+from overflight.runtime.engines.ort import load_library
 from overflight.runtime.errors import missing_extra
-from overflight.runtime.target import REFERENCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from overflight.export.tokenise import Tokeniser
-from overflight.runtime.engine_ort import load_library
+from overflight.runtime.engines.ort import load_library
 from overflight.runtime.errors import BundleError, EngineError, UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from overflight.export.tower import EndPool
 from overflight.runtime.bundle import Parity
-from overflight.runtime.engine_ort import load_library
+from overflight.runtime.engines.ort import load_library
 from overflight.runtime.errors import EngineError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.runtime.bundle import Bundle
-    from overflight.runtime.engine import Engine
+    from overflight.runtime.engines import Engine
     from overflight.runtime.progress import Report
     from overflight.runtime.store import Entry
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overflight.models.picture import draw_contact
-from overflight.runtime.image import opencv
+from overflight.runtime.sources.image import opencv
 
 if TYPE_CHECKING:
     import numpy as np

@@ -140,7 +140,7 @@ def _whereabouts(outfit: Outfit, source: str) -> Whereabouts | None:
 
 def thumbnail(frame: Frame) -> bytes:
     """Return a frame as a JPEG 160 pixels wide, about 4 kB; empty where it cannot be made."""
-    from overflight.runtime.image import opencv
+    from overflight.runtime.sources.image import opencv
 
     cv2 = opencv()
     height, width = frame.pixels.shape[:2]

@@ -11,7 +11,7 @@ import numpy as np
 from overflight.runtime.bundle import Bundle, default_bundle, write_atomically
 from overflight.runtime.errors import UsageError, missing_extra
 from overflight.runtime.overflight import embed
-from overflight.runtime.source import open_source
+from overflight.runtime.sources import open_source
 from overflight.runtime.store import default_engine
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.runtime.bank import LabelBank
-    from overflight.runtime.engine import Engine, Precision
+    from overflight.runtime.engines import Engine, Precision
 
     Vectors = NDArray[np.float32]
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from overflight.runtime.errors import OverflightError, SourceError, UsageError
 from overflight.runtime.flight import RECORD
-from overflight.runtime.image import SUFFIXES, read_image
 from overflight.runtime.pose.source import open_poses
 from overflight.runtime.pose.stills import read_still
 from overflight.runtime.records import FlightRecord
 from overflight.runtime.redact import redact
 from overflight.runtime.resize import Resizer
-from overflight.runtime.source import open_source
-from overflight.runtime.stills import natural_order
+from overflight.runtime.sources import open_source
+from overflight.runtime.sources.image import SUFFIXES, read_image
+from overflight.runtime.sources.stills import natural_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

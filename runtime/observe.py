@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.bundle import Resize
-    from overflight.runtime.engine import Engine
+    from overflight.runtime.engines import Engine
     from overflight.runtime.frame import Frame
 
 TOP = 5  # labels kept per observation; with the embedding in the journal all others can be had again

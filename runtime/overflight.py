@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from overflight.runtime.engine import Engine, Precision, Target
+    from overflight.runtime.engines import Engine, Precision, Target
     from overflight.runtime.records import Observation
 
 
@@ -84,7 +84,7 @@ class Overflight:
         return embed(self.engine, self.bundle, pictures)
 
     def stream(self, source: str) -> Iterator[Observation]:
-        """Follow a source and yield an observation for every frame that could be trusted; see runtime/source.py."""
+        """Follow a source and yield an observation for every frame that could be trusted; see runtime/sources/."""
         stream = Stream(source, self.observer)
         try:
             for sight in stream.observations():

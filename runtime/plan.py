@@ -14,7 +14,7 @@ from overflight.runtime.tower import Tower, read_tower
 if TYPE_CHECKING:
     from overflight.jetson.board import Module
     from overflight.runtime.bundle import Bundle
-    from overflight.runtime.engine import Precision, Target
+    from overflight.runtime.engines import Precision, Target
 
 MIB, GIB = 1 << 20, 1 << 30
 # Left free for the kernel, the camera's buffers and whatever else the board does.

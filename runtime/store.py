@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overflight.runtime.bundle import Bundle, hash_file, write_atomically
-from overflight.runtime.engine import Precision, Target
+from overflight.runtime.engines import Precision, Target
 from overflight.runtime.errors import EngineError, MissingError, OverflightError
 from overflight.runtime.fidelity import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overflight.runtime.engine import Engine
+    from overflight.runtime.engines import Engine
 
 SCHEMA = 1
 RECORD = "engine.json"
@@ -286,7 +286,7 @@ def choose(
 
 def open_entry(bundle: Bundle, entry: Entry, *, threads: int = 0) -> Engine:
     """Open one stored engine on this device. Raises EngineError when it was built for another."""
-    from overflight.runtime.target import open_engine
+    from overflight.runtime.engines import open_engine
 
     return open_engine(bundle, entry.record, entry.check(bundle), threads=threads)
 
@@ -324,6 +324,6 @@ def _told(notes: list[str]) -> str:
 
 
 def _reference(bundle: Bundle, threads: int) -> Engine:
-    from overflight.runtime.target import open_reference
+    from overflight.runtime.engines import open_reference
 
     return open_reference(bundle, threads=threads)

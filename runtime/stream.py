@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from overflight.runtime.capture import Capture
 from overflight.runtime.errors import EngineError
 from overflight.runtime.gate import Gate
 from overflight.runtime.pace import Pace, Pacer
-from overflight.runtime.source import open_source
-from overflight.runtime.testcard import TestCard
+from overflight.runtime.sources import open_source
+from overflight.runtime.sources.capture import Capture
+from overflight.runtime.sources.testcard import TestCard
 from overflight.runtime.trust import Clerk, Judge
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from overflight.runtime.frame import Frame
     from overflight.runtime.observe import Observer, Sight
-    from overflight.runtime.source import Source
+    from overflight.runtime.sources import Source
 
 
 class Stream:

@@ -165,9 +165,9 @@ def example_reader(
 ) -> Iterator[Callable[[str], NDArray[np.float32]]]:
     """Yield what turns a row's name into a unit embedding: a frame of the one flight given, or else a picture file."""
     from overflight.runtime.flight import JOURNAL
-    from overflight.runtime.image import read_image
     from overflight.runtime.journal import read_sights
     from overflight.runtime.overflight import Overflight
+    from overflight.runtime.sources.image import read_image
 
     if len(flights) > 1:
         raise UsageError("--examples: with several flights a frame number names several frames; give one --flight")

@@ -10,17 +10,17 @@ import msgspec
 import numpy as np
 
 from overflight.runtime.bank import LabelBank
+from overflight.runtime.engines import open_reference
 from overflight.runtime.errors import BundleError, MissingError
 from overflight.runtime.fidelity import Fidelity, embed_all, judge, measure
 from overflight.runtime.heldout import HOLDOUT, bundled_holdout
 from overflight.runtime.store import choose
-from overflight.runtime.target import open_reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.runtime.bundle import Bundle
-    from overflight.runtime.engine import Engine, Precision, Target
+    from overflight.runtime.engines import Engine, Precision, Target
     from overflight.runtime.store import Chosen
 
 GOLDEN = "golden.npz"

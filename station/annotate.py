@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import OverflightError, SourceError
 from overflight.runtime.flight import read_record
-from overflight.runtime.image import opencv
-from overflight.runtime.source import open_source
+from overflight.runtime.sources import open_source
+from overflight.runtime.sources.image import opencv
 from overflight.station.summary import read
 
 if TYPE_CHECKING:

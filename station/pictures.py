@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import MissingError, SourceError
-from overflight.runtime.image import opencv, read_image
-from overflight.runtime.video import SUFFIXES
+from overflight.runtime.sources.image import opencv, read_image
+from overflight.runtime.sources.video import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

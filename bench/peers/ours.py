@@ -7,11 +7,10 @@ from typing import Any
 from overflight.bench.peak import peak_calls
 from overflight.bench.peers.serve import Absent, Loaded
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.engine import Engine
-from overflight.runtime.engine_openvino import OpenVinoEngine
+from overflight.runtime.engines import PRECISIONS, REFERENCE, TARGETS, Engine, open_reference
+from overflight.runtime.engines.openvino import OpenVinoEngine
 from overflight.runtime.errors import MissingError
 from overflight.runtime.store import choose
-from overflight.runtime.target import PRECISIONS, REFERENCE, TARGETS, open_reference
 
 
 def load(job: dict[str, Any]) -> Loaded:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from overflight.runtime.target import TARGETS
+from overflight.runtime.engines import TARGETS
 
 if TYPE_CHECKING:
     from overflight.export.build import Built, Row
-    from overflight.runtime.engine import Target
+    from overflight.runtime.engines import Target
 
 
 @click.command()

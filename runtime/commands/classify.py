@@ -19,8 +19,8 @@ def command(images: tuple[Path, ...], labels: Path | None, bundle: Path | None, 
     overflight classify meadow.jpg --labels bank.safetensors
     """
     from overflight.runtime import Overflight
-    from overflight.runtime.image import read_image
     from overflight.runtime.records import encode_line
+    from overflight.runtime.sources.image import read_image
 
     with Overflight.load(bundle, labels) as overflight:
         for number, path in enumerate(images):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from overflight.runtime.target import PRECISIONS, TARGETS
+from overflight.runtime.engines import PRECISIONS, TARGETS
 
 if TYPE_CHECKING:
-    from overflight.runtime.engine import Precision, Target
+    from overflight.runtime.engines import Precision, Target
 
 
 @click.command()

@@ -16,7 +16,7 @@ from overflight.bench.peers.hot import hot_calls
 from overflight.bench.sample import Plan, take_turns, timed
 from overflight.bench.spread import ratio
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.target import open_reference
+from overflight.runtime.engines import open_reference
 
 pytest.importorskip("pytest_benchmark", reason="the timing's own library")
 DEFAULT = Path(__file__).parents[2] / "models" / "bundle"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.engine import EngineInfo
+from overflight.runtime.engines import EngineInfo
 from overflight.runtime.flight import Flight
 from overflight.runtime.stream import Stream
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from overflight.runtime.bank import BankHeader, Label, LabelBank
 from overflight.runtime.bundle import Resize
 from overflight.runtime.decide import Decider
-from overflight.runtime.engine import EngineInfo
+from overflight.runtime.engines import EngineInfo
 from overflight.runtime.follow import Follower, Rules
 from overflight.runtime.frame import Frame
 from overflight.runtime.gate import Gate

@@ -22,7 +22,7 @@ from overflight.export.commands.build import command
 from overflight.export.derive import Form, derive
 from overflight.export.diagnose import diagnose
 from overflight.runtime.bundle import Bundle, seal
-from overflight.runtime.engine_ort import OnnxRuntimeEngine
+from overflight.runtime.engines.ort import OnnxRuntimeEngine
 from overflight.runtime.errors import EngineError, MissingError
 from overflight.runtime.fidelity import measure
 from overflight.runtime.heldout import HeldOut, bundled_holdout
@@ -168,7 +168,7 @@ def test_derived_forms_answer_as_the_graph_they_come_from(
 def test_openvino_runs_the_parted_form(calibrated_bundle: Bundle, held: HeldOut, tmp_path: Path) -> None:
     """It answers as the graph that it was cut from."""
     pytest.importorskip("openvino")
-    from overflight.runtime.engine_openvino import OpenVinoEngine
+    from overflight.runtime.engines.openvino import OpenVinoEngine
 
     derive(calibrated_bundle.file("image.int8.onnx"), tmp_path / "made.onnx", "parted")
     whole = OpenVinoEngine(calibrated_bundle.file("image.int8.onnx"), "a", "int8")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from overflight.runtime.device_memory import HostBuffer
+from overflight.runtime.engines.device_memory import HostBuffer
 from overflight.runtime.errors import EngineError
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from overflight.runtime import video
 from overflight.runtime.errors import SourceError
 from overflight.runtime.redact import redact
-from overflight.runtime.source import open_source
-from overflight.runtime.video import Camera
+from overflight.runtime.sources import open_source, video
+from overflight.runtime.sources.video import Camera
 
 pytest.importorskip("cv2")
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg program")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from overflight.runtime.cuda_memory import CudaMemory
+from overflight.runtime.engines.cuda_memory import CudaMemory
+from overflight.runtime.engines.pycuda_memory import PycudaMemory
 from overflight.runtime.errors import EngineError, MissingError
-from overflight.runtime.pycuda_memory import PycudaMemory
 
 CONSTANTS: dict[str, Any] = {
     "cudaError_t": SimpleNamespace(cudaSuccess=0),
@@ -141,7 +141,7 @@ def test_the_real_cuda_python_names_exist() -> None:
 
     from cuda.bindings import runtime
 
-    from overflight.runtime import cuda_memory
+    from overflight.runtime.engines import cuda_memory
 
     text = Path(cuda_memory.__file__).read_text()
     names = set(re.findall(r'_call\("(\w+)"', text)) | set(re.findall(r"_cuda\.(\w+)", text))

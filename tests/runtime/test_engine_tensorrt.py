@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from overflight.runtime.engine_tensorrt import TensorRtEngine
+from overflight.runtime.engines.tensorrt import TensorRtEngine
 from overflight.runtime.errors import EngineError, MissingError
 
 
@@ -98,8 +98,8 @@ def test_a_refused_batch_and_wrong_frames_are_told(plan: Path, fake_gpu: Any, te
 
 def test_without_a_gpu_nothing_of_tensorrt_is_touched(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lean runtime crashes the process there, so the driver is asked first."""
-    from overflight.runtime import cuda_memory
-    from overflight.runtime.device_memory import no_gpu
+    from overflight.runtime.engines import cuda_memory
+    from overflight.runtime.engines.device_memory import no_gpu
 
     def refuse(_: object = None) -> Callable[[], None]:
         raise no_gpu("the driver sees none")

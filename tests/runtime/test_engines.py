@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.engine_cuda import PROVIDER, CudaEngine
-from overflight.runtime.engine_openvino import OpenVinoEngine, native_islands, write_compiled
-from overflight.runtime.engine_ort import OnnxRuntimeEngine
+from overflight.runtime.engines.openvino import OpenVinoEngine, native_islands, write_compiled
+from overflight.runtime.engines.ort import OnnxRuntimeEngine
+from overflight.runtime.engines.ort_cuda import PROVIDER, CudaEngine
 from overflight.runtime.errors import EngineError, MissingError
 from overflight.runtime.fidelity import measure
 
@@ -46,7 +46,7 @@ def test_openvino_answers_as_onnx_runtime(calibrated_bundle: Bundle, graph: str)
 def test_onnx_runtime_does_not_call_home(calibrated_bundle: Bundle, tmp_path: Path) -> None:
     """What is seen from a drone is nobody else's: no device id, no database of events, no thread that sends them."""
     code = (
-        "import sys\nfrom overflight.runtime.engine_ort import OnnxRuntimeEngine\nOnnxRuntimeEngine(sys.argv[1], 'a')"
+        "import sys\nfrom overflight.runtime.engines.ort import OnnxRuntimeEngine\nOnnxRuntimeEngine(sys.argv[1], 'a')"
     )
     home = tmp_path / "home"
     home.mkdir()

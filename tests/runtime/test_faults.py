@@ -14,7 +14,7 @@ from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.flight import JOURNAL, read_record
 from overflight.runtime.fly import fly
 from overflight.runtime.journal import read_observations
-from overflight.runtime.testcard import Fault, TestCard
+from overflight.runtime.sources.testcard import Fault, TestCard
 
 pytest.importorskip("onnxruntime")
 FAULTS = (
@@ -91,7 +91,7 @@ def test_every_fault_in_one_flight(
     colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is named in the record, decisions go on to the last frame, and no bad frame was observed."""
-    monkeypatch.setattr("overflight.runtime.capture.BACKOFF_FIRST_S", 0.1)
+    monkeypatch.setattr("overflight.runtime.sources.capture.BACKOFF_FIRST_S", 0.1)
     with Overflight.load(colour_bundle, colour_bank) as overflight:
         record = fly(overflight, f"test://?frames=300&fps=50&size=64x48&faults={FAULTS}", tmp_path / "flight")
     assert {

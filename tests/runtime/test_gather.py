@@ -11,9 +11,9 @@ import pytest
 from overflight.runtime.bundle import Resize
 from overflight.runtime.errors import UsageError
 from overflight.runtime.gather import Gatherer
-from overflight.runtime.image import read_image
 from overflight.runtime.records import FlightRecord
 from overflight.runtime.resize import Resizer
+from overflight.runtime.sources.image import read_image
 
 RESIZE = Resize(32, "bicubic", "squash")
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from overflight.runtime.errors import SourceError
-from overflight.runtime.mosaic import Mosaic, _starts, is_mosaic
-from overflight.runtime.source import open_source
-from overflight.runtime.stills import Stills
+from overflight.runtime.sources import open_source
+from overflight.runtime.sources.mosaic import Mosaic, _starts, is_mosaic
+from overflight.runtime.sources.stills import Stills
 
 cv2 = pytest.importorskip("cv2")
 tifffile = pytest.importorskip("tifffile")
@@ -171,7 +171,7 @@ def test_a_picture_of_400_megapixels_stays_small_in_memory(tmp_path: Path) -> No
     options: dict[str, Any] = {"photometric": "rgb", "tile": (512, 512), "compression": "zlib"}
     tifffile.imwrite(path, tiles, shape=(side, side, 3), dtype=np.uint8, **options)
     code = (
-        "import re, sys\nfrom pathlib import Path\nfrom overflight.runtime.mosaic import Mosaic\nimport cv2\n"
+        "import re, sys\nfrom pathlib import Path\nfrom overflight.runtime.sources.mosaic import Mosaic\nimport cv2\n"
         "status = Path('/proc/self/status')\n"
         "peak = lambda: int(re.search('VmHWM:.*?([0-9]+)', status.read_text())[1]) // 1024\nbefore = peak()\n"
         "count = sum(1 for _ in Mosaic(Path(sys.argv[1])).frames())\nprint(count, before, peak())"

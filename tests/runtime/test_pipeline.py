@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from overflight.runtime.errors import MissingError, SourceError, UsageError
-from overflight.runtime.pipeline import Pipeline, gstreamer
-from overflight.runtime.source import open_source
+from overflight.runtime.sources import open_source
+from overflight.runtime.sources.pipeline import Pipeline, gstreamer
 
 pytest.importorskip("cv2")
 needs_gstreamer = pytest.mark.skipif(
@@ -70,7 +70,7 @@ def test_a_pipeline_that_cannot_run_says_why_in_one_line() -> None:
 @needs_gstreamer
 def test_a_silent_pipeline_is_killed_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped process cannot end politely: after the read timeout it is gone, and no zombie stays."""
-    monkeypatch.setattr("overflight.runtime.pipeline.READ_S", 0.5)
+    monkeypatch.setattr("overflight.runtime.sources.pipeline.READ_S", 0.5)
     before = children()
     source = Pipeline(f"{LIVE} ! video/x-raw,width=64,height=48", "x")
     frames = source.frames()

@@ -17,7 +17,7 @@ from overflight.runtime.tower import Tower, read_tower
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from overflight.runtime.engine import Precision
+    from overflight.runtime.engines import Precision
 
 B16 = Tower(350 << 20, 256, 768, 3072, ((768, 768), *(((768, 2304), (768, 768), (768, 3072), (3072, 768)) * 12)))
 
@@ -25,7 +25,7 @@ CHILD = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from overflight.runtime.engine_ort import OnnxRuntimeEngine
+from overflight.runtime.engines.ort import OnnxRuntimeEngine
 engine = OnnxRuntimeEngine(Path(sys.argv[1]), "0" * 64)
 for _ in range(2):
     engine.embed(np.zeros((1, engine.side, engine.side, 3), np.uint8))

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overflight.runtime.errors import OverflightError, SourceError, UsageError
-from overflight.runtime.image import read_image
 from overflight.runtime.redact import redact
-from overflight.runtime.source import open_source
-from overflight.runtime.stills import Stills
-from overflight.runtime.video import VideoFile
+from overflight.runtime.sources import open_source
+from overflight.runtime.sources.image import read_image
+from overflight.runtime.sources.stills import Stills
+from overflight.runtime.sources.video import VideoFile
 
 cv2 = pytest.importorskip("cv2")
 

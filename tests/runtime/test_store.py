@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from overflight.runtime.bundle import Bundle, hash_file
+from overflight.runtime.engines import device_name, versions
 from overflight.runtime.errors import EngineError, MissingError
 from overflight.runtime.fidelity import failed, judge, measure
 from overflight.runtime.store import EngineRecord, Entry, Store, Timing, choose, default_engine
-from overflight.runtime.target import device_name, versions
 
 
 def record_of(bundle: Bundle, **changes: object) -> EngineRecord:

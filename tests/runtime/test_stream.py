@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime import stream as stream_module
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.engine import EngineInfo
+from overflight.runtime.engines import EngineInfo
 from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.frame import Frame
 from overflight.runtime.records import Observation
@@ -134,7 +134,7 @@ def test_nan_from_the_engine_ends_no_flight(colour_bundle: Bundle, colour_bank: 
 
 def test_a_camera_that_fails_is_opened_again(monkeypatch: pytest.MonkeyPatch, overflight: Overflight) -> None:
     """Observations go on after a disconnection, and the reconnection is on record."""
-    monkeypatch.setattr("overflight.runtime.capture.BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr("overflight.runtime.sources.capture.BACKOFF_FIRST_S", 0.01)
     first = Feed([scene(1), SourceError("gone")], live=True)
     second = Feed([SourceError("still gone")], live=True)
     third = Feed([scene(seed) for seed in range(2, 6)], live=True, count=4)
@@ -152,7 +152,7 @@ def test_a_reader_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch, ove
             yield Frame(scene(1), 0, time.monotonic_ns())
             time.sleep(6)
 
-    monkeypatch.setattr("overflight.runtime.capture.STALL_S", 0.2)
+    monkeypatch.setattr("overflight.runtime.sources.capture.STALL_S", 0.2)
     stream = with_source(monkeypatch, overflight, Hanging([], live=True), Feed([scene(7)] * 1, live=True, count=1))
     began = time.monotonic()
     observations = observed(stream)

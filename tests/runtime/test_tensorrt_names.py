@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOTS = Path(__file__).with_name("tensorrt_api")
-SOURCES = [ROOT / "runtime" / "engine_tensorrt.py", ROOT / "export" / "plan.py"]
+SOURCES = [ROOT / "runtime" / "engines" / "tensorrt.py", ROOT / "export" / "plan.py"]
 # What the code calls the library's objects, so that their methods can be looked up.
 CLASSES = {
     "builder": "Builder",

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from overflight.runtime.bundle import Bundle, seal
 from overflight.runtime.commands.verify import command
+from overflight.runtime.engines import device_name, versions
 from overflight.runtime.errors import BundleError, EngineError, MissingError
 from overflight.runtime.fidelity import judge, measure
 from overflight.runtime.store import SCHEMA, EngineRecord, Store
-from overflight.runtime.target import device_name, versions
 from overflight.runtime.verify import verify
 
 

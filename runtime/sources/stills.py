@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import UsageError
-from overflight.runtime.image import SUFFIXES, read_image
+from overflight.runtime.sources.image import SUFFIXES, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

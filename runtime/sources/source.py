@@ -1,4 +1,4 @@
-"""Sources: where frames come from, and the words by which one is named."""
+"""The words by which a source is named, and which reader each of them opens."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl
 
 from overflight.runtime.errors import UsageError
-from overflight.runtime.image import SUFFIXES as STILL_SUFFIXES
-from overflight.runtime.mosaic import WINDOW_PX, Mosaic, is_mosaic
-from overflight.runtime.pipeline import Pipeline, gstreamer
 from overflight.runtime.redact import redact
-from overflight.runtime.stills import Stills, natural_order
-from overflight.runtime.testcard import TestCard
-from overflight.runtime.video import Camera, VideoFile
+from overflight.runtime.sources.image import SUFFIXES as STILL_SUFFIXES
+from overflight.runtime.sources.mosaic import WINDOW_PX, Mosaic, is_mosaic
+from overflight.runtime.sources.pipeline import Pipeline, gstreamer
+from overflight.runtime.sources.stills import Stills, natural_order
+from overflight.runtime.sources.testcard import TestCard
+from overflight.runtime.sources.video import Camera, VideoFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.engine import EngineInfo, Precision
+from overflight.runtime.engines.engine import EngineInfo, Precision
+from overflight.runtime.engines.heap import returning_large_blocks
 from overflight.runtime.errors import EngineError, missing_extra
-from overflight.runtime.heap import returning_large_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path

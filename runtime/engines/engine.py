@@ -1,4 +1,4 @@
-"""Engines: one image tower made runnable for one target and precision."""
+"""The engine protocol: what every image tower answers, whichever library runs it."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ import numpy as np
 
 from overflight.runtime.errors import MissingError, SourceError, UsageError
 from overflight.runtime.frame import Frame
-from overflight.runtime.image import opencv
 from overflight.runtime.redact import redact
+from overflight.runtime.sources.image import opencv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

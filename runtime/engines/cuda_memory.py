@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.device_memory import HostBuffer, cuda_failed, no_gpu
+from overflight.runtime.engines.device_memory import HostBuffer, cuda_failed, no_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.engine import EngineInfo
+from overflight.runtime.engines.engine import EngineInfo
 from overflight.runtime.errors import EngineError, missing_extra
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from overflight.runtime.engine import Precision
+    from overflight.runtime.engines.engine import Precision
 
 
 COMPILED = ".blob"

@@ -75,12 +75,12 @@ def open_memory() -> DeviceMemory:
 
     Raises MissingError, before any GPU library is touched, on a machine without a usable GPU.
     """
-    from overflight.runtime.cuda_memory import CudaMemory
+    from overflight.runtime.engines.cuda_memory import CudaMemory
 
     try:
         return CudaMemory()
     except ImportError:
-        from overflight.runtime.pycuda_memory import PycudaMemory
+        from overflight.runtime.engines.pycuda_memory import PycudaMemory
 
         try:
             return PycudaMemory()

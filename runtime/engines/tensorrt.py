@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.device_memory import open_memory
-from overflight.runtime.engine import EngineInfo
+from overflight.runtime.engines.device_memory import open_memory
+from overflight.runtime.engines.engine import EngineInfo
 from overflight.runtime.errors import EngineError, missing_extra
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from overflight.runtime.device_memory import DeviceMemory, HostBuffer
-    from overflight.runtime.engine import Precision
+    from overflight.runtime.engines.device_memory import DeviceMemory, HostBuffer
+    from overflight.runtime.engines.engine import Precision
 
 _SLOTS = 2  # while the GPU works on one chunk of a long batch, the next is copied beside it
 

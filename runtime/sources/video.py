@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from overflight.runtime.errors import SourceError
 from overflight.runtime.frame import Frame
-from overflight.runtime.image import opencv
+from overflight.runtime.sources.image import opencv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.engine import EngineInfo
-from overflight.runtime.engine_ort import load_library as load_onnxruntime
+from overflight.runtime.engines.engine import EngineInfo
+from overflight.runtime.engines.ort import load_library as load_onnxruntime
 from overflight.runtime.errors import EngineError, MissingError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from overflight.runtime.engine import Precision
+    from overflight.runtime.engines.engine import Precision
 
 PROVIDER = "CUDAExecutionProvider"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.device_memory import HostBuffer, no_gpu
+from overflight.runtime.engines.device_memory import HostBuffer, no_gpu
 from overflight.runtime.errors import EngineError
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from overflight.runtime.engine import Precision, Target
+from overflight.runtime.engines.engine import Precision, Target
 from overflight.runtime.errors import EngineError
 
 if TYPE_CHECKING:
     from overflight.runtime.bundle import Bundle
-    from overflight.runtime.engine import Engine
+    from overflight.runtime.engines.engine import Engine
     from overflight.runtime.store import EngineRecord
 
 REFERENCE = "image.onnx"
@@ -21,7 +21,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 def open_reference(bundle: Bundle, *, threads: int = 0) -> Engine:
     """Open the fp32 reference: ONNX Runtime on the processor. It needs no proof; every other engine is held to it."""
-    from overflight.runtime.engine_ort import OnnxRuntimeEngine
+    from overflight.runtime.engines.ort import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(bundle.file(REFERENCE), bundle.manifest.files[REFERENCE], threads=threads)
 
@@ -41,20 +41,20 @@ def open_engine(bundle: Bundle, record: EngineRecord, path: Path, *, threads: in
         raise EngineError(f"built for {record.device}, this is {device}; run: overflight build {bundle.directory}")
     match record.target:
         case "onnxruntime-cpu":
-            from overflight.runtime.engine_ort import OnnxRuntimeEngine
+            from overflight.runtime.engines.ort import OnnxRuntimeEngine
 
             return OnnxRuntimeEngine(path, record.sha256, record.precision, threads=threads)
         case "onnxruntime-cuda":
-            from overflight.runtime.engine_cuda import CudaEngine
+            from overflight.runtime.engines.ort_cuda import CudaEngine
 
             return CudaEngine(path, record.sha256, record.precision)
         case "openvino-cpu":
-            from overflight.runtime.engine_openvino import OpenVinoEngine, islands_of
+            from overflight.runtime.engines.openvino import OpenVinoEngine, islands_of
 
             islands = islands_of(record.variant)
             return OpenVinoEngine(path, record.sha256, record.precision, islands=islands, threads=threads)
         case "tensorrt":
-            from overflight.runtime.engine_tensorrt import TensorRtEngine
+            from overflight.runtime.engines.tensorrt import TensorRtEngine
 
             return TensorRtEngine(path, record.sha256, record.precision)
 
@@ -63,16 +63,16 @@ def versions(target: Target) -> dict[str, str]:
     """Return the versions that an engine of this target is bound to. Raises MissingError with what to install."""
     match target:
         case "onnxruntime-cpu" | "onnxruntime-cuda":
-            from overflight.runtime.engine_ort import load_library as load_onnxruntime
+            from overflight.runtime.engines.ort import load_library as load_onnxruntime
 
             extra = "gpu" if target == "onnxruntime-cuda" else "cpu"
             return {"onnxruntime": load_onnxruntime(extra).__version__}
         case "openvino-cpu":
-            from overflight.runtime.engine_openvino import load_library as load_openvino
+            from overflight.runtime.engines.openvino import load_library as load_openvino
 
             return {"openvino": load_openvino().__version__}
         case "tensorrt":
-            from overflight.runtime.engine_tensorrt import load_library as load_tensorrt
+            from overflight.runtime.engines.tensorrt import load_library as load_tensorrt
 
             return {"tensorrt": load_tensorrt().__version__}
 
@@ -83,7 +83,7 @@ def device_name(target: Target) -> str:
         case "onnxruntime-cpu" | "openvino-cpu":
             return processor_name()
         case "onnxruntime-cuda" | "tensorrt":
-            from overflight.runtime.device_memory import gpu_name
+            from overflight.runtime.engines.device_memory import gpu_name
 
             return gpu_name()
 

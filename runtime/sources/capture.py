@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from overflight.runtime.frame import Frame
-    from overflight.runtime.source import Source
+    from overflight.runtime.sources.source import Source
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_LAST_S = 10.0

@@ -18,7 +18,7 @@ import numpy as np
 
 from overflight.runtime.errors import SourceError, missing_extra
 from overflight.runtime.frame import Frame
-from overflight.runtime.image import opencv
+from overflight.runtime.sources.image import opencv
 from overflight.runtime.window import Window
 
 if TYPE_CHECKING:
