@@ -86,11 +86,7 @@ def align(work: Path, image: str, steps: int, batch: int, rate: float, seed: int
         bank = functional.normalize(out[: len(names)], dim=-1)
         logits = run.scores.choices(images[seen] @ bank.T)
         loss = loss + functional.cross_entropy(logits, scene[seen], label_smoothing=SMOOTHING)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(text.parameters(), 1.0)
-        optimiser.step()
-        total += loss.item()
+        total += distil.descend(text, optimiser, loss)
         if step % 50 == 49:
             left = (time.monotonic() - began) / (step + 1) * (steps - step - 1) / 60
             print(f"step {step + 1}/{steps} loss {total / 50:.4f}, {left:.0f} min left", flush=True)

@@ -60,6 +60,15 @@ def make_optimiser(text: nn.Module, rate: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
 
 
+def descend(text: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
+    """Take one step down, the gradient held to length one, and return the loss."""
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(text.parameters(), 1.0)
+    optimiser.step()
+    return float(loss)
+
+
 def schedule(step: int, steps: int, warm: int = 200) -> float:
     """Return the factor of the learning rate: linear warm-up, then cosine to zero."""
     if step < warm:
@@ -101,11 +110,7 @@ def distil(work: Path, steps: int, batch: int, rate: float, seed: int) -> None:
         target = torch.tensor(pool.targets[pool.target[rows]].astype(np.float32))
         where = places if step < SHORT_SHARE * steps else None
         loss = measure_loss(forward.encode_texts(ids[rows].long(), text, where), target)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(text.parameters(), 1.0)
-        optimiser.step()
-        total += loss.item()
+        total += descend(text, optimiser, loss)
         if step % 50 == 49:
             pace = (time.monotonic() - began) / (step + 1 - first)
             left = pace * (steps - step - 1) / 60
