@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1)
 @click.option("--count", type=click.IntRange(min=16), default=256, help="Frames to read ranges from.")
-@click.option("--attention", is_flag=True, help="Also quantise inside attention: faster on some GPUs, less faithful.")
+@click.option("--attention", is_flag=True, help="Also quantise inside attention: faster with OpenVINO, less faithful.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="Repeat a kept calibration instead of making one.")
 @click.option("--json", "as_json", is_flag=True, help="Print verdicts and recipe as JSON.")
 def command(
