@@ -187,7 +187,7 @@ def _make(store: Store, bundle: Bundle, candidate: Candidate, record: EngineReco
             return store.put(staged, record)
         source, file, note = bundle.file(candidate.graph), staged / candidate.file, ""
         match candidate.form:
-            case "compiled" | "parted":
+            case "compiled" | "unsigned":
                 _compile(candidate, source, file)
             case "plan":
                 note = _plan(store, candidate, source, file, report)
@@ -208,9 +208,9 @@ def _compile(candidate: Candidate, source: Path, file: Path) -> None:
     from overflight.runtime.engines.openvino import islands_of, write_compiled
 
     graph = source
-    if candidate.form == "parted":
+    if candidate.form == "unsigned":
         graph = file.with_suffix(".onnx")
-        derive(source, graph, "parted")
+        derive(source, graph, "unsigned")
     write_compiled(graph, file, islands=islands_of(candidate.variant))
     if graph != source:
         graph.unlink()

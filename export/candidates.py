@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overflight.runtime.bundle import Bundle
     from overflight.runtime.engines import Precision, Target
 
-Form = Literal["as-is", "static", "dynamic", "compiled", "parted", "plan"]
+Form = Literal["as-is", "static", "dynamic", "compiled", "unsigned", "plan"]
 FP16, INT8 = "image.fp16.onnx", "image.int8.onnx"
 MAX_BATCH = 8  # tiles of one frame; a larger profile would cost the single frame its speed
 
@@ -44,7 +44,7 @@ class Candidate:
                 return None
             case "static" | "dynamic":
                 return "image.onnx"
-            case "compiled" | "parted":
+            case "compiled" | "unsigned":
                 return "image.blob"
             case "plan":
                 return "image.plan"
@@ -93,7 +93,7 @@ def _of_target(target: Target) -> Iterator[Candidate]:
             yield Candidate(target, "fp32", "", REFERENCE, "as-is")
             # A float tower stays a graph: compiled it would lie on the disk a second time, at its full size.
             yield Candidate(target, "int8", "", INT8, "compiled")
-            yield Candidate(target, "int8", "parted", INT8, "parted")
+            yield Candidate(target, "int8", "unsigned", INT8, "unsigned")
             if "bf16" in native_islands():
                 yield Candidate(target, "fp16", "bf16", REFERENCE, "as-is")
                 yield Candidate(target, "int8", "bf16", INT8, "compiled")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from overflight.calibration.quantise import attention_reads, eligible, quantise
 from overflight.calibration.ranges import Activity, extremes, watch
 from overflight.calibration.recipe import ProductRecipe, Recipe
 from overflight.calibration.smooth import can_smooth, smooth
+from overflight.export.derive import derive
 from overflight.runtime.errors import UsageError
 from overflight.runtime.fidelity import measure
 
@@ -213,23 +216,46 @@ def test_a_tensor_beyond_half_precision_is_kept_in_fp32(
     assert measure(reference, careful).cosine_mean > 0.998
 
 
-def test_the_attention_preset_quantises_inside_attention(
-    tower: TowerGraph, calibrated: tuple[Recipe, Factors], frames: NDArray[np.uint8]
-) -> None:
-    """Pairs before both products of every block, none in the head; other head sizes are refused."""
+@pytest.fixture(scope="module")
+def preset(tower: TowerGraph, calibrated: tuple[Recipe, Factors], frames: NDArray[np.uint8]) -> TowerGraph:
+    """Return the tower quantised inside attention too."""
     recipe, smoothing = calibrated
     reads = attention_reads(tower, 16, 16)
     assert len(reads) == 12
     reached = extremes(tower, frames[:8])
     scales = {pair: half(reached[name] / 127) for pair, name in reads.items()}
-    preset = Recipe(1, recipe.tower, recipe.products, scales, (), {})
-    made = quantise(tower, preset, smoothing)
-    load_onnx().checker.check_model(made.model, full_check=True)
-    assert sum(node.op_type == "QuantizeLinear" for node in made.model.graph.node) == 24
-    assert measure(run(tower, frames), run(made, frames)).cosine_mean > 0.995
+    return quantise(tower, Recipe(1, recipe.tower, recipe.products, scales, (), {}), smoothing)
+
+
+def test_the_attention_preset_quantises_inside_attention(
+    tower: TowerGraph, preset: TowerGraph, frames: NDArray[np.uint8]
+) -> None:
+    """Pairs before both products of every block, none in the head; other head sizes are refused."""
+    load_onnx().checker.check_model(preset.model, full_check=True)
+    assert sum(node.op_type == "QuantizeLinear" for node in preset.model.graph.node) == 24
+    assert measure(run(tower, frames), run(preset, frames)).cosine_mean > 0.995
     for tokens, depth in ((16, 72), (729, 64)):
         with pytest.raises(UsageError, match="without --attention"):
             attention_reads(tower, tokens, depth)
+
+
+def test_the_unsigned_form_leaves_attention_signed(
+    preset: TowerGraph, frames: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """What products with a weight read becomes unsigned, what two frames' products read does not; no answer changes."""
+    onnx = load_onnx()
+    (tmp_path / "source.onnx").write_bytes(preset.encoded())
+    derive(tmp_path / "source.onnx", tmp_path / "made.onnx", "unsigned")
+    made = TowerGraph(onnx.load(str(tmp_path / "made.onnx")))
+    onnx.checker.check_model(made.model, full_check=True)
+    kinds = {constant.name: constant.data_type for constant in made.model.graph.initializer}
+    zeros = {node.name: kinds[node.input[2]] for node in made.model.graph.node if node.op_type == "QuantizeLinear"}
+    signed = {name for name, kind in zeros.items() if kind == onnx.TensorProto.INT8}
+    assert {kind for name, kind in zeros.items() if name not in signed} == {onnx.TensorProto.UINT8}
+    assert len(zeros) == 24
+    assert len(signed) == 12
+    assert all(".attention.scores" in name or ".attention.mixed" in name for name in signed)
+    assert measure(run(preset, frames), run(made, frames)).cosine_min > 0.9999
 
 
 def test_rounding_helpers_match_onnx(tower: TowerGraph) -> None:

@@ -140,7 +140,7 @@ def test_a_wrong_input_scale_is_named_too(calibrated_bundle: Bundle, held: HeldO
     assert worst.times_median > 4
 
 
-@pytest.mark.parametrize("form", ["static", "dynamic", "parted"])
+@pytest.mark.parametrize("form", ["static", "dynamic", "unsigned"])
 def test_derived_forms_answer_as_the_graph_they_come_from(
     calibrated_bundle: Bundle, held: HeldOut, tmp_path: Path, form: Form
 ) -> None:
@@ -156,25 +156,25 @@ def test_derived_forms_answer_as_the_graph_they_come_from(
     onnx = pytest.importorskip("onnx")
     model = onnx.load(str(tmp_path / "made.onnx"))
     single = not any(one.data_type == onnx.TensorProto.FLOAT16 for one in model.graph.initializer)
-    assert single == (form != "parted")  # OpenVINO widens constants itself
+    assert single == (form != "unsigned")  # OpenVINO widens constants itself
     operators = [node.op_type for node in model.graph.node]
     assert operators.count("DynamicQuantizeMatMul") == (12 if form == "dynamic" else 0)
     assert ("QuantizeLinear" in operators) == (form != "dynamic")
-    assert operators.count("Split") == (0 if form == "parted" else 3)
+    assert operators.count("Split") == (0 if form == "unsigned" else 3)
     source_bytes = calibrated_bundle.file("image.int8.onnx").stat().st_size
     assert (tmp_path / "made.onnx").stat().st_size < 1.05 * source_bytes + 400_000  # scales in single precision
 
 
-def test_openvino_runs_the_parted_form(calibrated_bundle: Bundle, held: HeldOut, tmp_path: Path) -> None:
-    """It answers as the graph that it was cut from."""
+def test_openvino_runs_the_unsigned_form(calibrated_bundle: Bundle, held: HeldOut, tmp_path: Path) -> None:
+    """It answers as the graph that it comes from."""
     pytest.importorskip("openvino")
     from overflight.runtime.engines.openvino import OpenVinoEngine
 
-    derive(calibrated_bundle.file("image.int8.onnx"), tmp_path / "made.onnx", "parted")
+    derive(calibrated_bundle.file("image.int8.onnx"), tmp_path / "made.onnx", "unsigned")
     whole = OpenVinoEngine(calibrated_bundle.file("image.int8.onnx"), "a", "int8")
-    parted = OpenVinoEngine(tmp_path / "made.onnx", "b", "int8")
-    assert measure(whole.embed(held.frames).copy(), parted.embed(held.frames).copy()).cosine_min > 0.9999
-    parted.close()
+    unsigned = OpenVinoEngine(tmp_path / "made.onnx", "b", "int8")
+    assert measure(whole.embed(held.frames).copy(), unsigned.embed(held.frames).copy()).cosine_min > 0.9999
+    unsigned.close()
     whole.close()
 
 
