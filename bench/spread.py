@@ -13,7 +13,7 @@ from overflight.runtime.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Change = Literal["faster", "same", "slower"]
+Change = Literal["faster", "same", "slower", "unclear"]
 
 _BLOCKS = 20  # neighbours in time share their disturbances: a block of them counts as one observation
 _DOUBT = 0.01  # chance that the true median lies outside the range
@@ -80,10 +80,15 @@ def ratio(ours: Sequence[int], theirs: Sequence[int]) -> Ratio:
 
 
 def judge(found: Ratio, tolerance: float) -> Change:
-    """Say whether A is slower or faster than B by more than ``tolerance`` (0.05 is 5 %), beyond the noise."""
+    """Say whether A is slower or faster than B by more than ``tolerance`` (0.05 is 5 %), or the same within it.
+
+    It is unclear where the range holds one of the two bounds: more pairs make it narrower.
+    """
     if found.low > 1 + tolerance:
         return "slower"
-    return "faster" if found.high < 1 / (1 + tolerance) else "same"
+    if found.high < 1 / (1 + tolerance):
+        return "faster"
+    return "same" if found.low >= 1 / (1 + tolerance) and found.high <= 1 + tolerance else "unclear"
 
 
 def _outer(count: int) -> int:

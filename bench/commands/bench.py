@@ -146,7 +146,7 @@ def _check(
 
     Without --against the records (the committed ones when left out) are held to bench/budgets.toml. With it, resize,
     match, decide, journal append and the engine of both trees are timed in turns; a difference counts only beyond the
-    noise of the comparison itself.
+    noise of the comparison itself, and what is unclear is timed up to five times as long.
 
     \b
     overflight bench check

@@ -106,14 +106,14 @@ def plant(tree: Path, share: float) -> Path:
 
 @needs_quiet
 @pytest.mark.slow
-@pytest.mark.parametrize(("share", "expected"), [(0.15, "faster"), (0.03, "same")])
-def test_a_planted_slow_down_is_seen(share: float, expected: str, colour_bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "expected"), [(0.15, {"faster"}), (0.03, {"same", "unclear"})])
+def test_a_planted_slow_down_is_seen(share: float, expected: set[str], colour_bundle: Bundle, tmp_path: Path) -> None:
     """Against a tree whose resize lasts 15 % longer we are faster; 3 % is noise."""
     tree = plant(tmp_path / "tree", share)
     plan = Plan(300, 300, 0.0, settle_s=0.001)
     findings, rows = check_functions(colour_bundle.directory, str(tree), plan, read_budgets(), functions=("resize",))
     taken = {row.subject: row.samples for row in rows}
-    assert judge(ratio(taken["resize here"], taken["resize there"]), 0.05) == expected
+    assert judge(ratio(taken["resize here"], taken["resize there"]), 0.05) in expected
     assert [finding.what for finding in findings] == ["resize"]
 
 
