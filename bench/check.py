@@ -210,12 +210,8 @@ def _over(name: str, samples: dict[str, list[int]]) -> Ratio:
 
 
 def _compared(name: str, found: Ratio, against: str, tolerance: float) -> Finding:
-    outcome: Outcome = "kept"
-    if found.low > 1 + tolerance:
-        outcome = "missed"
-    elif found.high > 1 + tolerance:
-        outcome = "within noise"
-    return Finding(name, f"at most {1 + tolerance:.2f} of {against[:24]}", str(found), outcome)
+    asked = f"at most {1 + tolerance:.2f} of {against[:24]}"
+    return Finding(name, asked, str(found), _beyond_noise(found, 1 + tolerance))
 
 
 def _check_bound(bound: Bound, rows: Sequence[Row]) -> Iterator[Finding]:
@@ -231,10 +227,7 @@ def _check_bound(bound: Bound, rows: Sequence[Row]) -> Iterator[Finding]:
         yield Finding(what, asked, "no record", "not measured")
     for (model, _), (ours, over) in newest.items():
         found = ratio(ours.samples, over.samples)
-        outcome = _outcome(found.low > bound.median, bound.goal)
-        if outcome == "kept" and found.median > bound.median:
-            outcome = "within noise"
-        yield Finding(f"{what} ({model})", asked, str(found), outcome)
+        yield Finding(f"{what} ({model})", asked, str(found), _beyond_noise(found, bound.median, bound.goal))
 
 
 def _check_share(share: Share, rows: Sequence[Row]) -> Iterator[Finding]:
@@ -265,6 +258,11 @@ def _check_limit(limit: Limit, rows: Sequence[Row]) -> Iterator[Finding]:
             if most is not None:
                 told = f"{name.split('_')[0]} ≤ {most:g} {unit}"
                 yield Finding(named, told, f"{say(got)} {unit}", _outcome(got > most, limit.goal))
+
+
+def _beyond_noise(found: Ratio, most: float, goal: bool = False) -> Outcome:
+    """A range that holds the bound proves nothing either way."""
+    return "within noise" if found.low <= most < found.high else _outcome(found.low > most, goal)
 
 
 def _outcome(missed: bool, goal: bool) -> Outcome:

@@ -67,8 +67,7 @@ def latency(rows: Sequence[Row]) -> bytes:
         axes.step(values, (np.arange(len(values)) + 1) / len(values), label=name_of(row.subject), where="post")
     axes.set_xscale("log")
     axes.set_title(f"{rows[0].model}, {rows[0].measure}, one run in turns, load {rows[0].host.load:g}")
-    axes.legend(fontsize=8)
-    return _svg(figure)
+    return _svg(_named_beside(figure))
 
 
 def growth(name: str, rows: Sequence[Row]) -> bytes:
@@ -107,19 +106,17 @@ def roofline(rows: Sequence[Row]) -> bytes:
         floor = row.floor
         if floor is None:
             continue
+        done, median = sum(floor.operations.values()), Spread.of(row.samples).p50 / 1e9
+        name = f"{name_of(row.subject)} ({floor.share:.0%} of its floor)"
+        (point,) = axes.plot(done / floor.bytes, done / median, "o", label=name)
         for kind, peak in floor.per_s.items():
             if kind != "bytes":
-                axes.plot(intensity, np.minimum(intensity * floor.per_s["bytes"], peak), lw=0.8, label=f"roof {kind}")
-        done = sum(floor.operations.values())
-        median = Spread.of(row.samples).p50 / 1e9
-        axes.plot(
-            done / floor.bytes, done / median, "o", label=f"{name_of(row.subject)} ({floor.share:.0%} of its floor)"
-        )
+                roof = np.minimum(intensity * floor.per_s["bytes"], peak)
+                axes.plot(intensity, roof, lw=0.8, color=point.get_color())
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_title(f"{rows[0].model} under the measured roofs")
-    axes.legend(fontsize=8)
-    return _svg(figure)
+    axes.set_title(f"{rows[0].model} under the fp32 and int8 roofs")
+    return _svg(_named_beside(figure))
 
 
 def over_time(row: Row) -> bytes:
@@ -142,6 +139,13 @@ def _figure(x: str, y: str) -> tuple[Any, Any]:
     axes.set_ylabel(y)
     axes.grid(visible=True, which="both", alpha=0.25)
     return figure, axes
+
+
+def _named_beside(figure: Any) -> Any:
+    """Put the names beside the picture, where they hide nothing."""
+    figure.set_figwidth(9.5)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
 
 
 def _svg(figure: Any) -> bytes:

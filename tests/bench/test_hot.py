@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,9 +33,6 @@ def calls(colour_bundle: Bundle) -> Iterator[dict[str, Callable[[], object]]]:
     engine.close()
 
 
-@pytest.mark.skipif(
-    "OVERFLIGHT_TIMING" not in os.environ, reason="times code: set OVERFLIGHT_TIMING=1 on a quiet machine"
-)
 @pytest.mark.parametrize("name", [*HOT, "engine"])
 def test_a_hot_function_keeps_its_ratio(benchmark: Any, calls: dict[str, Callable[[], object]], name: str) -> None:
     """No slower than its budget over the yardstick, beyond the noise of the comparison."""
