@@ -18,7 +18,7 @@ from overflight.bench.engine import Turn
 from overflight.bench.frames import FILM, take_frames
 from overflight.bench.host import make_row, new_run
 from overflight.bench.peers.hot import REPEATS
-from overflight.bench.sample import Plan, take_turns
+from overflight.bench.sample import SamplingPlan, take_turns
 from overflight.bench.spread import Ratio, Spread, judge, ratio, say
 from overflight.bench.subject import Job, Subject
 from overflight.runtime.bundle import Bundle
@@ -117,7 +117,7 @@ def check_records(rows: Sequence[Row], budgets: Budgets) -> list[Finding]:
 def check_functions(
     bundle: Path,
     against: str,
-    plan: Plan,
+    plan: SamplingPlan,
     budgets: Budgets,
     *,
     functions: Sequence[str] = (),

@@ -28,7 +28,7 @@ class Meter:
 
     root: Path = Path("/")
     _stop: threading.Event = field(default_factory=threading.Event)
-    _readings: list[telemetry.Telemetry] = field(default_factory=list)
+    _readings: list[telemetry.DeviceReading] = field(default_factory=list)
     _gpu: list[tuple[float, float]] = field(default_factory=list)
     _trouble: str = ""
 

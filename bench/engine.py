@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from overflight.bench import floor
-from overflight.bench.environment import home
 from overflight.bench.frames import FILM, take_frames
 from overflight.bench.host import make_row, new_run
 from overflight.bench.peak import AMOUNTS
-from overflight.bench.sample import Plan, take_turns
+from overflight.bench.sample import SamplingPlan, take_turns
 from overflight.bench.subject import Job, Subject
 from overflight.runtime.bundle import Bundle, hash_file
 from overflight.runtime.errors import OverflightError, UsageError
+from overflight.runtime.paths import home
 from overflight.runtime.store import Store, refusal
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ class Field:
     clock: Clock = "wall"
 
 
-def measure(field: Field, plan: Plan, *, name: str = "engine", report: Report = lambda stage, share: None) -> list[Row]:
+def measure(
+    field: Field, plan: SamplingPlan, *, name: str = "engine", report: Report = lambda stage, share: None
+) -> list[Row]:
     """Let all subjects take turns; returns one row each, those that could not run with their reason.
 
     ``name`` is "engine" for the tower alone, "classify" for the whole way from the picture.

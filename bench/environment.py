@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import sysconfig
 import venv
 from importlib import metadata
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import MissingError
+from overflight.runtime.paths import home
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def python_of(peer: str, requirements: tuple[str, ...]) -> str:
@@ -59,8 +62,3 @@ def _is_here(requirement: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def home() -> Path:
-    """Return the folder of this device's own state: ``$OVERFLIGHT_HOME``, or ``~/.overflight``."""
-    return Path(os.environ.get("OVERFLIGHT_HOME") or Path.home() / ".overflight")

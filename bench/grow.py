@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from overflight.bench.host import make_row, new_run
-from overflight.bench.sample import Plan, take_turns, timed
+from overflight.bench.sample import SamplingPlan, take_turns, timed
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.resize import Resizer
 from overflight.runtime.store import choose
@@ -26,7 +26,12 @@ TILE = 1000  # pixels of the picture under one tile: a scene of a survey flight,
 
 
 def measure_batches(
-    directory: Path, batches: Sequence[int], plan: Plan, *, threads: int = 0, report: Report = lambda stage, share: None
+    directory: Path,
+    batches: Sequence[int],
+    plan: SamplingPlan,
+    *,
+    threads: int = 0,
+    report: Report = lambda stage, share: None,
 ) -> list[Row]:
     """Embed batches of so many frames with the bundle's engine; a sample is the whole batch."""
     bundle = Bundle.open(directory)
@@ -54,7 +59,12 @@ def measure_batches(
 
 
 def measure_tiles(
-    directory: Path, sides: Sequence[int], plan: Plan, *, threads: int = 0, report: Report = lambda stage, share: None
+    directory: Path,
+    sides: Sequence[int],
+    plan: SamplingPlan,
+    *,
+    threads: int = 0,
+    report: Report = lambda stage, share: None,
 ) -> list[Row]:
     """Cut square pictures into tiles of at most TILE pixels, resize and embed each; a sample is the whole picture."""
     bundle = Bundle.open(directory)

@@ -13,11 +13,11 @@ from threadpoolctl import threadpool_limits
 
 from overflight.bench.bank import random_bank
 from overflight.bench.host import make_row, new_run
-from overflight.bench.sample import Plan, take_turns, timed
+from overflight.bench.sample import SamplingPlan, take_turns, timed
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.decide import Decider
-from overflight.runtime.journal import connect, read_embeddings
-from overflight.runtime.match import Matcher
+from overflight.runtime.decisions.decide import Decider
+from overflight.runtime.decisions.match import Matcher
+from overflight.runtime.flight.journal import connect, read_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ _PIECE = 4096  # rows converted from 16 bit at a time: they stay in the cache
 
 
 def measure_match(
-    directory: Path, labels: Sequence[int], plan: Plan, *, report: Report = lambda stage, share: None
+    directory: Path, labels: Sequence[int], plan: SamplingPlan, *, report: Report = lambda stage, share: None
 ) -> list[Row]:
     """Match and decide against banks of so many random labels, on one thread as in flight."""
     bundle = Bundle.open(directory)
@@ -63,7 +63,7 @@ def measure_match(
 
 
 def measure_search(
-    counts: Sequence[int], width: int, plan: Plan, *, report: Report = lambda stage, share: None
+    counts: Sequence[int], width: int, plan: SamplingPlan, *, report: Report = lambda stage, share: None
 ) -> list[Row]:
     """Rank so many random embeddings of a flight's journal by one text vector; reading the journal is told apart."""
     query = _unit(1, width)[0]

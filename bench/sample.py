@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingPlan:
     """How long to sample: at least ``rounds``, more while ``seconds`` last, never more than ``most``.
 
     ``warm_ups`` calls of each subject go untimed before the first round. ``settle_s`` is the pause before each call, in
@@ -35,7 +35,7 @@ class Plan:
 
 
 def take_turns(
-    calls: Mapping[str, Call], plan: Plan, report: Report = lambda stage, share: None
+    calls: Mapping[str, Call], plan: SamplingPlan, report: Report = lambda stage, share: None
 ) -> dict[str, list[int]]:
     """Sample every subject once per round; every second round runs backwards. Returns nanoseconds by subject."""
     samples: dict[str, list[int]] = {name: [] for name in calls}

@@ -14,7 +14,7 @@ from overflight.bench.bank import random_bank
 from overflight.bench.energy import Meter
 from overflight.bench.host import make_row, new_run
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.fly import fly
+from overflight.runtime.flight.run import fly
 from overflight.runtime.overflight import Overflight
 
 if TYPE_CHECKING:

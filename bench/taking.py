@@ -50,9 +50,9 @@ def _take(measure: Callable[..., list[Row]], *, as_json: bool, out: Path | None)
 
 
 def _plan(rounds: int, seconds: float) -> Any:
-    from overflight.bench.sample import Plan
+    from overflight.bench.sample import SamplingPlan
 
-    return Plan(rounds=rounds, most=max(200, rounds), seconds=seconds)
+    return SamplingPlan(rounds=rounds, most=max(200, rounds), seconds=seconds)
 
 
 def _bundle(given: Path | None) -> Path:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from overflight.calibration.checkpointing import Keeper
 from overflight.calibration.clip import LEVELS, choose, half
 from overflight.calibration.emulate import emulate
 from overflight.calibration.graph import TowerGraph
 from overflight.calibration.halve import beyond, halve
-from overflight.calibration.keep import Keeper
 from overflight.calibration.quantise import attention_reads, eligible, quantise
 from overflight.calibration.ranges import Activity, extremes, watch
 from overflight.calibration.recipe import SCHEMA, ProductRecipe, Recipe
@@ -23,8 +23,8 @@ from overflight.calibration.smooth import can_smooth
 from overflight.runtime.bank import LabelBank
 from overflight.runtime.engines import REFERENCE, open_reference
 from overflight.runtime.errors import UsageError
-from overflight.runtime.fidelity import judge, measure
-from overflight.runtime.heldout import HeldOut, PickedFrame, PickedFrames
+from overflight.runtime.evaluation.fidelity import judge, measure
+from overflight.runtime.evaluation.holdout import HeldOut, PickedFrame, PickedFrames
 from overflight.runtime.progress import Report, unreported
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.runtime.bundle import Bundle, Quantised
-    from overflight.runtime.fidelity import Verdict
+    from overflight.runtime.engines.record import FidelityVerdict
 
     Factors = dict[str, NDArray[np.float32]]
 
@@ -48,7 +48,7 @@ class Calibration:
     smoothing: Factors
     picked: PickedFrames
     holdout: HeldOut
-    verdicts: dict[Quantised, Verdict]
+    verdicts: dict[Quantised, FidelityVerdict]
     graphs: dict[Quantised, bytes]
 
 
@@ -215,9 +215,9 @@ def judge_graphs(
     reference: NDArray[np.float32],
     banks: Sequence[LabelBank],
     report: Report,
-) -> dict[Quantised, Verdict]:
+) -> dict[Quantised, FidelityVerdict]:
     """Hold graphs to the reference's embeddings ``[N, D]`` of the hold-out, half precision emulated."""
-    verdicts: dict[Quantised, Verdict] = {}
+    verdicts: dict[Quantised, FidelityVerdict] = {}
     for precision, encoded in graphs.items():
         answers = embed_with(emulate(encoded), holdout.frames, partial(report, f"judging {precision}"))
         found = measure(reference, answers, banks, frames=holdout.sha256, truth=holdout.truth)

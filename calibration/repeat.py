@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overflight.calibration.calibrate import bundled_banks, judge_graphs, make_graphs
-from overflight.calibration.enrich import enrich
 from overflight.calibration.graph import TowerGraph
 from overflight.calibration.recipe import SCHEMA, load_recipe
 from overflight.calibration.select import find_candidates
+from overflight.calibration.write_bundle import enrich
 from overflight.runtime.engines import REFERENCE, open_reference
 from overflight.runtime.errors import UsageError
-from overflight.runtime.fidelity import embed_all
-from overflight.runtime.heldout import HeldOut, PickedFrames
+from overflight.runtime.evaluation.fidelity import embed_all
+from overflight.runtime.evaluation.holdout import HeldOut, PickedFrames
 from overflight.runtime.progress import Report, unreported
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from overflight.calibration.recipe import Recipe
     from overflight.runtime.bundle import Bundle, Quantised
-    from overflight.runtime.fidelity import Verdict
+    from overflight.runtime.engines.record import FidelityVerdict
 
 _MOST_HELD_OUT = 256
 
 
 def repeat(
     bundle: Bundle, folder: Path, sources: Sequence[str] = (), report: Report = unreported
-) -> tuple[Bundle, Recipe, dict[Quantised, Verdict]]:
+) -> tuple[Bundle, Recipe, dict[Quantised, FidelityVerdict]]:
     """Give a bundle the graphs that the recipe in ``folder`` makes of its tower.
 
     Distinct frames of ``sources`` become its hold-out, on which the graphs are judged; without any there is no verdict,

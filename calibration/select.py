@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 
 from overflight.runtime.errors import UsageError
-from overflight.runtime.gather import Gatherer
-from overflight.runtime.heldout import PickedFrame
-from overflight.runtime.likeness import SAME, difference_hash, distance, emptiness, hash_pixels
+from overflight.runtime.evaluation.duplicates import SAME, difference_hash, distance, emptiness, hash_pixels
+from overflight.runtime.evaluation.frame_sampler import FrameSampler
+from overflight.runtime.evaluation.holdout import PickedFrame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.runtime.bundle import Resize
-    from overflight.runtime.gather import Gathered
+    from overflight.runtime.evaluation.frame_sampler import SampledFrame
 
     Report = Callable[[float], None]
 
@@ -43,9 +43,9 @@ def find_candidates(sources: Sequence[str], resize: Resize, count: int, report: 
 
     Raises UsageError where too little is left: random or constant frames calibrate nothing.
     """
-    gatherer = Gatherer(sources, resize, max(_LEAST_LOOKED_AT, _PER_CHOSEN * count))
+    gatherer = FrameSampler(sources, resize, max(_LEAST_LOOKED_AT, _PER_CHOSEN * count))
     total = min(gatherer.found, gatherer.limit)
-    kept: list[Gathered] = []
+    kept: list[SampledFrame] = []
     hashes: list[int] = []
     refused: dict[str, int] = {}
     for index, frame in enumerate(gatherer.frames()):
@@ -70,7 +70,7 @@ def find_candidates(sources: Sequence[str], resize: Resize, count: int, report: 
     return Candidates(np.stack([frame.pixels for frame in kept]), described, refused)
 
 
-def _describe(frame: Gathered, likeness: int) -> PickedFrame:
+def _describe(frame: SampledFrame, likeness: int) -> PickedFrame:
     return PickedFrame(
         source=frame.source,
         number=frame.number,

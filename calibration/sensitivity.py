@@ -10,7 +10,7 @@ import numpy as np
 from overflight.calibration.graph import open_session
 from overflight.calibration.quantise import quantise
 from overflight.runtime.errors import EngineError
-from overflight.runtime.fidelity import gate, measure
+from overflight.runtime.evaluation.fidelity import limits, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from overflight.calibration.graph import TowerGraph
     from overflight.calibration.recipe import ProductRecipe, Recipe
     from overflight.runtime.bank import LabelBank
-    from overflight.runtime.fidelity import Fidelity
+    from overflight.runtime.engines.record import Fidelity
 
     Report = Callable[[float], None]
     Factors = dict[str, NDArray[np.float32]]
@@ -95,7 +95,7 @@ def return_worst(
 
 def comfortable(found: Fidelity) -> bool:
     """Whether a fidelity on tuning frames leaves room for frames that are harder."""
-    needed = gate("int8")
+    needed = limits("int8")
     same = all(not one.top1 < min(needed.top1, 1 - 1 / found.samples) - 1e-9 for one in found.agreement)
     return same and all(
         getattr(found, name) >= 1 - (1 - getattr(needed, name)) * _CAUTION

@@ -15,10 +15,11 @@ from overflight.export.diagnose import blame
 from overflight.export.timing import time_engines
 from overflight.runtime.bundle import hash_file
 from overflight.runtime.engines import REFERENCE, device_name, open_reference, versions
+from overflight.runtime.engines.record import EngineRecord, Timing
 from overflight.runtime.errors import EngineError, OverflightError
-from overflight.runtime.fidelity import embed_parts, failed, judge, measure
+from overflight.runtime.evaluation.fidelity import embed_parts, failed, judge, measure
 from overflight.runtime.progress import Report, unreported
-from overflight.runtime.store import SCHEMA, EngineRecord, Entry, Store, Timing, open_entry, refusal
+from overflight.runtime.store import SCHEMA, Store, StoredEngine, open_entry, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.bundle import Bundle
     from overflight.runtime.engines import Engine, Target
-    from overflight.runtime.fidelity import Verdict
-    from overflight.runtime.heldout import HeldOut
+    from overflight.runtime.engines.record import FidelityVerdict
+    from overflight.runtime.evaluation.holdout import HeldOut
 
 
-class Row(msgspec.Struct, frozen=True):
+class CandidateResult(msgspec.Struct, frozen=True):
     """One line of what a build found."""
 
     title: str
@@ -52,7 +53,7 @@ class Built(msgspec.Struct, frozen=True):
     frames: str
     samples: int
     overlapping: int
-    rows: tuple[Row, ...]
+    rows: tuple[CandidateResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def build(
     store = Store(bundle, root)
     with store.lock():
         bench = _Bench(bundle, store, held, _reference(bundle, held, report), banks)
-        entries: list[Entry] = []
+        entries: list[StoredEngine] = []
         for index, candidate in enumerate(candidates):
             share = index / len(candidates)
             report("engines", share)
@@ -103,17 +104,19 @@ def build(
             store.set_default(survivors[0])
         default = store.default()
     rows = [
-        Row(entry.record.title, "default" if default and entry.path == default.path else "proven", "", entry.record)
+        CandidateResult(
+            entry.record.title, "default" if default and entry.path == default.path else "proven", "", entry.record
+        )
         for entry in survivors
     ]
     if torch_timing is not None:
-        rows.append(Row("transformers + torch fp32", "beside", "", None, torch_timing))
+        rows.append(CandidateResult("transformers + torch fp32", "beside", "", None, torch_timing))
     rows += [
-        Row(entry.record.title, "failed", lost.get(entry.path) or refusal(entry.record) or "", entry.record)
+        CandidateResult(entry.record.title, "failed", lost.get(entry.path) or refusal(entry.record) or "", entry.record)
         for entry in entries
         if entry.path not in timings
     ]
-    rows += [Row(one.title, "absent", one.reason) for one in absent]
+    rows += [CandidateResult(one.title, "absent", one.reason) for one in absent]
     device = device_name("onnxruntime-cpu" if target == "auto" else target)
     return Built(bundle.sha256, bundle.manifest.name, device, held.name, len(held.frames), overlapping, tuple(rows))
 
@@ -134,7 +137,7 @@ def _answers(engine: Engine, frames: NDArray[np.uint8], stage: str, report: Repo
     return np.concatenate(parts)
 
 
-def _prove(bench: _Bench, candidate: Candidate, report: Report) -> Entry:
+def _prove(bench: _Bench, candidate: Candidate, report: Report) -> StoredEngine:
     """Build one candidate unless it is in the store, and judge it on these frames."""
     record = _describe(bench.bundle, candidate)
     entry = bench.store.find(record)
@@ -172,7 +175,7 @@ def _describe(bundle: Bundle, candidate: Candidate) -> EngineRecord:
     )
 
 
-def _whole(entry: Entry, bundle: Bundle) -> bool:
+def _whole(entry: StoredEngine, bundle: Bundle) -> bool:
     try:
         entry.check(bundle)
     except OverflightError:
@@ -180,7 +183,7 @@ def _whole(entry: Entry, bundle: Bundle) -> bool:
     return True
 
 
-def _make(store: Store, bundle: Bundle, candidate: Candidate, record: EngineRecord, report: Report) -> Entry:
+def _make(store: Store, bundle: Bundle, candidate: Candidate, record: EngineRecord, report: Report) -> StoredEngine:
     began_ns = time.monotonic_ns()
     with store.staging() as staged:
         if candidate.file is None:
@@ -218,9 +221,9 @@ def _compile(candidate: Candidate, source: Path, file: Path) -> None:
 
 def _plan(store: Store, candidate: Candidate, source: Path, file: Path, report: Report) -> str:
     from overflight.export.plan import build_plan, inspect_file
+    from overflight.runtime.doctor.memory_plan import plan_build, require, usable_here
+    from overflight.runtime.doctor.tower import read_tower
     from overflight.runtime.engines.tensorrt import load_library
-    from overflight.runtime.plan import plan_build, require, usable_here
-    from overflight.runtime.tower import read_tower
 
     fitted = require(plan_build(read_tower(store.bundle.file(REFERENCE)), *usable_here(), batch=candidate.max_batch))
     trt = load_library()
@@ -236,7 +239,7 @@ def _plan(store: Store, candidate: Candidate, source: Path, file: Path, report: 
     return inspect_file(trt, file).told()
 
 
-def _judge(bench: _Bench, entry: Entry, report: Report) -> Verdict:
+def _judge(bench: _Bench, entry: StoredEngine, report: Report) -> FidelityVerdict:
     record = entry.record
     try:
         engine = open_entry(bench.bundle, entry)
@@ -254,7 +257,7 @@ def _judge(bench: _Bench, entry: Entry, report: Report) -> Verdict:
     return verdict
 
 
-def _timed(store: Store, entry: Entry, timings: dict[Path, Timing]) -> Entry:
+def _timed(store: Store, entry: StoredEngine, timings: dict[Path, Timing]) -> StoredEngine:
     timing = timings.get(entry.path)
     return entry if timing is None else store.update(entry, msgspec.structs.replace(entry.record, timing=timing))
 

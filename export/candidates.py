@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from overflight.runtime.engines import REFERENCE, TARGETS, device_name, versions
+from overflight.runtime.engines.record import engine_title
 from overflight.runtime.errors import MissingError
-from overflight.runtime.store import engine_title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

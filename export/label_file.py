@@ -22,7 +22,7 @@ _LABEL = frozenset({"text", "prompts", "templates", "threshold"})
 
 
 @dataclass(frozen=True)
-class Entry:
+class LabelEntry:
     """One label as it was written: ``phrases`` are what is set into ``templates``, ``text`` is what is reported."""
 
     text: str
@@ -43,7 +43,7 @@ class LabelFile:
 
     source: str
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[LabelEntry, ...]
     exclusive: tuple[str, ...] = ()
     place: str = "line"
 
@@ -129,7 +129,7 @@ def _from_texts(
         if isinstance(clean, _Refusal):
             mistakes.add(line, clean.reason)
         else:
-            entries.append(Entry(clean, (clean,), templates, line))
+            entries.append(LabelEntry(clean, (clean,), templates, line))
     mistakes.refuse()
     if not entries:
         _refuse_empty(origin)
@@ -189,7 +189,7 @@ class _Reader:
         exclusive = tuple(group for group, content in groups.items() if content.get("exclusive"))
         return LabelFile(self.origin, str(clean), tuple(entries), exclusive)
 
-    def read_group(self, group: str, table: object, templates: Templates, threshold: float | None) -> list[Entry]:
+    def read_group(self, group: str, table: object, templates: Templates, threshold: float | None) -> list[LabelEntry]:
         line = self.places.group(group)
         if not isinstance(table, dict):
             self.mistakes.add(line, f"group {group!r}: expected a table with labels")
@@ -206,7 +206,7 @@ class _Reader:
 
     def read_labels(
         self, table: dict[str, Any], templates: Templates, threshold: float | None, group: str | None, after: int
-    ) -> list[Entry]:
+    ) -> list[LabelEntry]:
         labels = table.get("labels", [])
         if not isinstance(labels, list):
             self.mistakes.add(self.places.key("labels", after), f"labels: got {labels!r}, expected a list")
@@ -217,7 +217,7 @@ class _Reader:
 
     def read_label(
         self, label: object, templates: Templates, threshold: float | None, group: str | None
-    ) -> Entry | None:
+    ) -> LabelEntry | None:
         table = label if isinstance(label, dict) else {"text": label}
         text = _clean(table.get("text"))
         line = self.places.follow(table)
@@ -227,7 +227,7 @@ class _Reader:
             return None
         phrases = self.read_phrases(table.get("prompts", [text]), line)
         templates = self.read_templates(table, templates, line)
-        return Entry(text, phrases, templates, line, group, False, self.read_threshold(table, threshold, line))
+        return LabelEntry(text, phrases, templates, line, group, False, self.read_threshold(table, threshold, line))
 
     def read_phrases(self, prompts: object, line: int) -> tuple[str, ...]:
         if not isinstance(prompts, list) or not prompts:
@@ -242,7 +242,7 @@ class _Reader:
                 phrases.append(clean)
         return tuple(phrases)
 
-    def read_background(self, table: dict[str, Any], templates: Templates) -> list[Entry]:
+    def read_background(self, table: dict[str, Any], templates: Templates) -> list[LabelEntry]:
         texts = table.get("background", [])
         self.places.seek(self.places.key("background", 0))
         if not isinstance(texts, list):
@@ -254,7 +254,7 @@ class _Reader:
             if isinstance(clean, _Refusal):
                 self.mistakes.add(line, f"background: {clean.reason}")
             else:
-                entries.append(Entry(clean, (clean,), templates, line, background=True))
+                entries.append(LabelEntry(clean, (clean,), templates, line, background=True))
         return entries
 
     def read_templates(self, table: dict[str, Any], inherited: Templates, line: int) -> Templates:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from overflight.export.encode import TextEncoder
-from overflight.export.label_file import SUFFIXES, Entry, LabelFile, Mistakes, from_list, read_label_file
+from overflight.export.label_file import SUFFIXES, LabelEntry, LabelFile, Mistakes, from_list, read_label_file
 from overflight.export.prompts import DEFAULT, Templates, is_sentence, read_templates
 from overflight.runtime.bank import SCHEMA, BankHeader, Label, LabelBank
 from overflight.runtime.errors import UsageError
@@ -39,7 +39,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Row:
+class CompiledLabel:
     """One label of a compiled bank, and the other label whose vector is nearest."""
 
     label: Label
@@ -53,7 +53,7 @@ class Compilation:
     """A bank, its rows, and what its author should look at again."""
 
     bank: LabelBank
-    rows: tuple[Row, ...]
+    rows: tuple[CompiledLabel, ...]
     warnings: tuple[str, ...]
 
 
@@ -107,8 +107,8 @@ def lint(file: LabelFile, tokeniser: Tokeniser) -> tuple[list[list[Prompt]], lis
     mistakes = Mistakes(file.source, file.place)
     warnings: list[str] = []
     prompts: list[list[Prompt]] = []
-    names: dict[str, Entry] = {}
-    seen: dict[frozenset[Ids], Entry] = {}
+    names: dict[str, LabelEntry] = {}
+    seen: dict[frozenset[Ids], LabelEntry] = {}
     for entry in file.entries:
         _check_phrases(entry, tokeniser, mistakes, warnings, file)
         distinct = _prompts(entry, tokeniser, mistakes)
@@ -125,7 +125,7 @@ def lint(file: LabelFile, tokeniser: Tokeniser) -> tuple[list[list[Prompt]], lis
 
 
 def _check_phrases(
-    entry: Entry, tokeniser: Tokeniser, mistakes: Mistakes, warnings: list[str], file: LabelFile
+    entry: LabelEntry, tokeniser: Tokeniser, mistakes: Mistakes, warnings: list[str], file: LabelFile
 ) -> None:
     nothing = tokeniser.split("").ids
     seen: dict[Ids, str] = {}
@@ -144,7 +144,7 @@ def _check_phrases(
             )
 
 
-def _prompts(entry: Entry, tokeniser: Tokeniser, mistakes: Mistakes) -> list[Prompt]:
+def _prompts(entry: LabelEntry, tokeniser: Tokeniser, mistakes: Mistakes) -> list[Prompt]:
     """Return a label's prompts, each token row once: forms that differ in punctuation alone are one to SigLIP."""
     distinct: dict[Ids, Prompt] = {}
     longest = (0, "")
@@ -200,20 +200,20 @@ def _header(file: LabelFile, bundle: Bundle) -> BankHeader:
     )
 
 
-def _rows(bank: LabelBank, prompts: list[list[Prompt]], cosines: NDArray[np.float32]) -> tuple[Row, ...]:
+def _rows(bank: LabelBank, prompts: list[list[Prompt]], cosines: NDArray[np.float32]) -> tuple[CompiledLabel, ...]:
     labels = bank.header.labels
     if len(labels) == 1:
-        return (Row(labels[0], len(prompts[0]), None, None),)
+        return (CompiledLabel(labels[0], len(prompts[0]), None, None),)
     others = np.where(np.eye(len(labels), dtype=bool), -np.inf, cosines)
     nearest = others.argmax(axis=1)
     return tuple(
-        Row(label, len(texts), labels[other].text, float(cosines[index, other]))
+        CompiledLabel(label, len(texts), labels[other].text, float(cosines[index, other]))
         for index, (label, texts, other) in enumerate(zip(labels, prompts, nearest, strict=True))
     )
 
 
 def _near_duplicates(
-    entries: tuple[Entry, ...],
+    entries: tuple[LabelEntry, ...],
     prompts: list[list[Prompt]],
     embedded: list[NDArray[np.float32]],
     cosines: NDArray[np.float32],
@@ -236,7 +236,9 @@ def _by_form(prompts: list[Prompt], vectors: NDArray[np.float32]) -> dict[str, N
     return {form: _unit_mean(vectors[[prompt.form == form for prompt in prompts]]) for form in forms}
 
 
-def _tell_forms(a: Entry, b: Entry, of_a: dict[str, NDArray[np.float32]], of_b: dict[str, NDArray[np.float32]]) -> str:
+def _tell_forms(
+    a: LabelEntry, b: LabelEntry, of_a: dict[str, NDArray[np.float32]], of_b: dict[str, NDArray[np.float32]]
+) -> str:
     """Say where the templates of two labels differ, else the form that tells them apart best."""
     if a.templates.forms != b.templates.forms:
         return f"; their templates differ: {a.templates.name} and {b.templates.name}"

@@ -9,8 +9,8 @@ import msgspec
 from overflight.export.encode import TextEncoder
 from overflight.export.prompts import SLOT
 from overflight.runtime.bank import SCHEMA, BankHeader, Label, LabelBank
+from overflight.runtime.decisions.match import Matcher
 from overflight.runtime.errors import UsageError
-from overflight.runtime.match import Matcher
 from overflight.runtime.overflight import embed
 from overflight.runtime.sources.image import read_image
 from overflight.runtime.store import default_engine

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from overflight.runtime.engines.record import Timing
 from overflight.runtime.errors import OverflightError, missing_extra
-from overflight.runtime.fidelity import embed_all
-from overflight.runtime.store import Timing, open_entry
+from overflight.runtime.evaluation.fidelity import embed_all
+from overflight.runtime.store import open_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from overflight.runtime.bundle import Bundle
     from overflight.runtime.engines import Engine
     from overflight.runtime.progress import Report
-    from overflight.runtime.store import Entry
+    from overflight.runtime.store import StoredEngine
 
     Call = Callable[[NDArray[np.uint8]], object]
 
@@ -30,7 +31,7 @@ _BUDGET_S = 60.0
 
 
 def time_engines(
-    bundle: Bundle, entries: Sequence[Entry], frames: NDArray[np.uint8], beside: Path | None, report: Report
+    bundle: Bundle, entries: Sequence[StoredEngine], frames: NDArray[np.uint8], beside: Path | None, report: Report
 ) -> tuple[dict[Path, Timing], dict[Path, str], Timing | None]:
     """Time engines on single frames uint8 ``[N, S, S, 3]``, resized: from pixels to embeddings.
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from overflight.jetson.rails import total_mw
-from overflight.jetson.telemetry import Telemetry
+from overflight.jetson.telemetry import DeviceReading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ _RAM = re.compile(r"(?<!\S)RAM (\d{1,8})/(\d{1,8})MB", re.ASCII)
 _COLD_C = -60.0
 
 
-def parse(line: str, monotonic_ns: int) -> Telemetry | None:
+def parse(line: str, monotonic_ns: int) -> DeviceReading | None:
     """Turn one line into a reading taken at ``monotonic_ns``; None where the line holds nothing that is known."""
     gpu, ram, cpus = _GPU.search(line), _RAM.search(line), _CPUS.search(line)
     by_rail = {name: int(now) for name, now, _ in _RAIL.findall(line)}
@@ -29,7 +29,7 @@ def parse(line: str, monotonic_ns: int) -> Telemetry | None:
     if not (gpu or ram or cpus or by_rail or temperatures):
         return None
     cores = (_CORE.match(core) for core in (cpus[1] if cpus else "").split(","))
-    return Telemetry(
+    return DeviceReading(
         monotonic_ns=monotonic_ns,
         cpu_mhz=tuple(int(core[1]) for core in cores if core),
         gpu_mhz=int(gpu[2]) if gpu and gpu[2] else None,
@@ -41,7 +41,7 @@ def parse(line: str, monotonic_ns: int) -> Telemetry | None:
     )
 
 
-def parse_log(log: str, interval_ns: int = 1_000_000_000) -> Iterator[Telemetry]:
+def parse_log(log: str, interval_ns: int = 1_000_000_000) -> Iterator[DeviceReading]:
     """Read a whole log whose lines are ``interval_ns`` apart (tegrastats --interval counts in milliseconds)."""
     lines = log.splitlines()
     return (reading for at, line in enumerate(lines) if (reading := parse(line, at * interval_ns)) is not None)

@@ -1,4 +1,4 @@
-"""Telemetry: what the device reports about itself, once a second of flight and around a benchmark."""
+"""DeviceReading: what the device reports about itself, once a second of flight and around a benchmark."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BUSY = 0.5
 
 
 @dataclass(frozen=True)
-class Telemetry:
+class DeviceReading:
     """One reading. ``monotonic_ns`` is the clock of the frames; what a board does not tell is None or empty.
 
     ``temperatures_c`` and ``rails_mw`` are by name as the board names them, ``power_mw`` is the draw of the module,
@@ -51,21 +51,21 @@ class Telemetry:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Throttling:
     """Whether a stretch of readings ran unhindered, and if not, why."""
 
     throttled: bool
     reasons: tuple[str, ...]
 
 
-def read(root: Path = Path("/")) -> Telemetry | None:
+def read(root: Path = Path("/")) -> DeviceReading | None:
     """Take a reading: a few dozen small files, a millisecond. None off the device."""
     if not on_device(root):
         return None
     measured = rails.read(root)
     by_rail = {rail.name: rail.rail_mw for rail in measured}
     speeds, mode, state = clocks.read(root), power.current(root), memory.read(root)
-    return Telemetry(
+    return DeviceReading(
         monotonic_ns=time.monotonic_ns(),
         power_mode=mode.name if mode else None,
         cpu_mhz=tuple(cpu.now_khz // 1000 for cpu in speeds.cpus if cpu.now_khz is not None),
@@ -98,7 +98,7 @@ def over_current(root: Path = Path("/")) -> dict[str, int]:
     }
 
 
-def judge(readings: Sequence[Telemetry]) -> Verdict:
+def judge(readings: Sequence[DeviceReading]) -> Throttling:
     """Say whether the device was held back between the first and the last reading.
 
     Counters that grew, cooling that stepped in, and a busy GPU below 90 % of its own limit while clocks were locked.
@@ -114,10 +114,10 @@ def judge(readings: Sequence[Telemetry]) -> Verdict:
     reasons += sorted({name for reading in readings for name in reading.throttling})
     slow = [reading for reading in readings if _held_back(reading)]
     reasons += [f"GPU below its locked clock in {len(slow)} of {len(readings)} readings"] if slow else []
-    return Verdict(bool(reasons), tuple(reasons))
+    return Throttling(bool(reasons), tuple(reasons))
 
 
-def joules(readings: Sequence[Telemetry]) -> float | None:
+def joules(readings: Sequence[DeviceReading]) -> float | None:
     """Energy between the first and the last reading: the trapezoid sum of the module's draw over time.
 
     None where a reading has no power, or fewer than two were taken.
@@ -129,7 +129,7 @@ def joules(readings: Sequence[Telemetry]) -> float | None:
     return sum((t1 - t0) * ((p0 or 0) + (p1 or 0)) / 2 * 1e-12 for (t0, p0), (t1, p1) in steps)
 
 
-def _held_back(reading: Telemetry) -> bool:
+def _held_back(reading: DeviceReading) -> bool:
     if reading.gpu_mhz is None or not reading.gpu_limit_mhz or not reading.clocks_locked:
         return False
     return (reading.gpu_load or 0) > _BUSY and reading.gpu_mhz < reading.gpu_limit_mhz * _HELD_BACK

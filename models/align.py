@@ -17,7 +17,7 @@ from overflight.models.corpus import Corpus, load
 from overflight.models.reading import spread
 from overflight.models.scenes import TRAINING_TEMPLATES, fill, name_scene
 from overflight.models.towers import Shape, build
-from overflight.models.train import Plan, Run
+from overflight.models.train import Run, TrainingPlan
 
 SMOOTHING = 0.1
 IMAGES = 512
@@ -25,7 +25,7 @@ IMAGES = 512
 
 def open_run(path: Path, width: int) -> Run:
     """Return the averaged weights of an image run: tower, bridge and scores."""
-    run = Run(Plan(), torch.zeros(width))
+    run = Run(TrainingPlan(), torch.zeros(width))
     run.load_state_dict(torch.load(path, weights_only=True)["average"])
     run.requires_grad_(False)
     return run
@@ -44,7 +44,7 @@ def embed_images(run: Run, corpus: Corpus, rows: np.ndarray) -> Tensor:
     """Return unit embeddings `[N, D]` of unchanged images under the trained image tower."""
 
     def embed(start: int) -> np.ndarray:
-        pixels = augment.prepare(corpus.pixels[rows[start : start + 32]], Plan.image_px)
+        pixels = augment.prepare(corpus.pixels[rows[start : start + 32]], TrainingPlan.image_px)
         with torch.inference_mode():
             return np.asarray(forward.encode_images(pixels, run.vision).numpy())
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """Everything that decides a run; two runs of one plan see the same batches."""
 
     steps: int = 1800
@@ -67,7 +67,7 @@ class Texts:
 class Run(nn.Module):  # type: ignore[misc]
     """What is trained: the image tower, the bridge between the spaces, scale and bias."""
 
-    def __init__(self, plan: Plan, mean: Tensor) -> None:
+    def __init__(self, plan: TrainingPlan, mean: Tensor) -> None:
         super().__init__()
         shape = Shape(image_px=plan.image_px, image_blocks=plan.image_blocks, vocabulary=64)
         self.vision = build(shape, plan.seed, plan.pretrained, fold=False).vision_model
@@ -84,7 +84,7 @@ def gather_texts(corpus: Corpus, pool: vocabulary.Pool) -> Texts:
     return Texts(targets[names], targets, targets[names].mean(0), rows)
 
 
-def group_parameters(run: Run, plan: Plan) -> list[dict[str, object]]:
+def group_parameters(run: Run, plan: TrainingPlan) -> list[dict[str, object]]:
     """Return AdamW groups: the rate falls by `layer_decay` with every block away from the head."""
     vision = run.vision
     depth = len(vision.encoder.layers)
@@ -105,7 +105,7 @@ def group_parameters(run: Run, plan: Plan) -> list[dict[str, object]]:
 
 
 def draw_batches(
-    corpus: Corpus, work: Path, plan: Plan, first: int
+    corpus: Corpus, work: Path, plan: TrainingPlan, first: int
 ) -> Iterator[tuple[np.ndarray, Tensor, np.random.Generator]]:
     """Yield (rows, pixels or kept tokens, generator) of every step, one batch ahead in a thread."""
     rows = corpus.rows("train")
@@ -132,7 +132,7 @@ def draw_batches(
             yield ready
 
 
-def measure(run: Run, images: Tensor, scene: Tensor, drawn: Tensor, texts: Texts, plan: Plan) -> Tensor:
+def measure(run: Run, images: Tensor, scene: Tensor, drawn: Tensor, texts: Texts, plan: TrainingPlan) -> Tensor:
     """Return the loss of a batch: images against scene names and against the drawn captions."""
     unit = functional.normalize(images, dim=-1)
     to_scenes = unit @ run.bridge(texts.scenes).T
@@ -155,7 +155,7 @@ def score(vision: nn.Module, pixels: Tensor, bank: Tensor) -> Tensor:
 
 def step_half(
     run: Run,
-    plan: Plan,
+    plan: TrainingPlan,
     texts: Texts,
     part: tuple[Tensor, Tensor, Tensor],
     share: float,
@@ -194,7 +194,7 @@ def follow(average: Run, run: Run, rate: float) -> None:
         torch._foreach_lerp_([m for m, _ in moving], [v for _, v in moving], 1.0 - rate)
 
 
-def schedule(step: int, plan: Plan) -> float:
+def schedule(step: int, plan: TrainingPlan) -> float:
     """Return the factor of the rates: warm up, hold, then cool to zero over the last share.
 
     Held rates let a run be prolonged by resuming it with more steps.
@@ -212,7 +212,7 @@ def freeze(run: Run, blocks: int) -> None:
             parameter.requires_grad_(number >= blocks and not name.startswith("gain"))
 
 
-def begin(run: Run, corpus: Corpus, work: Path, plan: Plan, texts: Texts) -> None:
+def begin(run: Run, corpus: Corpus, work: Path, plan: TrainingPlan, texts: Texts) -> None:
     """Start the head by regression on the unchanged view of every training image."""
     path = work / "start.pt"
     if not path.exists():
@@ -225,7 +225,7 @@ def begin(run: Run, corpus: Corpus, work: Path, plan: Plan, texts: Texts) -> Non
     run.load_state_dict(torch.load(path, weights_only=True), strict=False)
 
 
-def train(work: Path, name: str, plan: Plan, every: int, workers: int) -> dict[str, float]:
+def train(work: Path, name: str, plan: TrainingPlan, every: int, workers: int) -> dict[str, float]:
     """Run the plan, resuming `NAME.pt` when it exists, and return the last figures on valid."""
     corpus, pool = load(work), vocabulary.load(work)
     texts = gather_texts(corpus, pool)
@@ -296,7 +296,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    plan = Plan()
+    plan = TrainingPlan()
     for pair in args.set:
         field, value = pair.split("=")
         plan = replace(plan, **{field: type(getattr(plan, field))(json.loads(value))})

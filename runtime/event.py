@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from overflight.runtime.footprint import Place
+from overflight.runtime.pose.footprint import Place
 from overflight.runtime.pose.record import Pose
 
 EventType = Literal["begin", "change", "end"]

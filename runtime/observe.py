@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from overflight.runtime.decide import Decider, Verdict
+from overflight.runtime.decisions.decide import Decider, Decision
+from overflight.runtime.decisions.match import Matcher
 from overflight.runtime.errors import EngineError
-from overflight.runtime.match import Matcher
 from overflight.runtime.records import Costs, Observation, Score
 from overflight.runtime.resize import Resizer
 from overflight.runtime.tiles import TileGrid, Tiling, cut, window_gsd_m
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 TOP = 5  # labels kept per observation; with the embedding in the journal all others can be had again
 
 
-class Sight(NamedTuple):
+class FrameResult(NamedTuple):
     """A frame, what it was judged to show, and the unit embedding ``[D]`` behind that."""
 
     frame: Frame
     observation: Observation
     embedding: NDArray[np.float32]
-    verdict: Verdict
+    verdict: Decision
 
 
 class Observer:
@@ -84,7 +84,7 @@ class Observer:
         self._resize_ns += time.perf_counter_ns() - began
         return rows, columns
 
-    def observe(self, frame: Frame, dropped: Mapping[str, int]) -> Sight:
+    def observe(self, frame: Frame, dropped: Mapping[str, int]) -> FrameResult:
         """Judge the frame that was prepared last.
 
         ``dropped`` is what was lost since the previous observation. Raises EngineError when the engine fails or answers
@@ -132,7 +132,7 @@ class Observer:
             window=frame.window,
             tiles=tiles,
         )
-        return Sight(frame, observation, embedding, verdict)
+        return FrameResult(frame, observation, embedding, verdict)
 
 
 def _judge_tiles(

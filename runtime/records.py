@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from overflight.runtime.footprint import Place
-from overflight.runtime.gate import GateReport
+from overflight.runtime.filters.similarity import SimilarityReport
+from overflight.runtime.pose.footprint import Place
 from overflight.runtime.pose.record import Pose
 from overflight.runtime.tiles import TileGrid
 from overflight.runtime.window import Window
@@ -105,5 +105,5 @@ class FlightRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     dropped: dict[str, int] = {}
     unrecorded: dict[str, int] = {}
     device: DeviceSummary | None = None
-    gate: GateReport | None = None
+    gate: SimilarityReport | None = None
     engine_note: str = ""

@@ -9,18 +9,19 @@ import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from overflight.runtime.bundle import Bundle, hash_file, write_atomically
-from overflight.runtime.engines import Precision, Target
+from overflight.runtime.engines import Precision, Target, open_engine, open_reference
+from overflight.runtime.engines.record import EngineRecord
 from overflight.runtime.errors import EngineError, MissingError, OverflightError
-from overflight.runtime.fidelity import Verdict
+from overflight.runtime.paths import home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from overflight.runtime.engines import Engine
 
@@ -32,49 +33,6 @@ _PARTIAL = ".partial-"
 log = logging.getLogger("overflight")
 
 
-class Timing(msgspec.Struct, frozen=True):
-    """How long one call took on real frames, in nanoseconds: resized frames in, embeddings out, nothing else."""
-
-    batch: int
-    threads: int
-    p50_ns: int
-    p95_ns: int
-    samples_ns: tuple[int, ...]
-
-
-class EngineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What stands beside an engine in ``engine.json``.
-
-    ``graph`` is the bundle's file it was made from. ``file`` is the engine's own file, or None when the bundle's graph
-    itself runs; ``sha256`` is of whichever runs. ``variant`` tells apart engines of one target and precision.
-    ``versions`` and ``device`` are what the engine was built with and for: another one must not run it.
-    """
-
-    schema: int
-    bundle: str
-    target: Target
-    precision: Precision
-    variant: str
-    graph: str
-    graph_sha256: str
-    file: str | None
-    sha256: str
-    size_bytes: int
-    versions: dict[str, str]
-    device: str
-    max_batch: int
-    built_utc: str
-    build_s: float
-    verdict: Verdict | None = None
-    timing: Timing | None = None
-    note: str = ""
-
-    @property
-    def title(self) -> str:
-        """The engine's name for people: target, precision and variant."""
-        return engine_title(self.target, self.precision, self.variant)
-
-
 class _Default(msgspec.Struct, frozen=True):
     """The content of the file ``default``: the folder of the engine that ``run`` opens."""
 
@@ -83,7 +41,7 @@ class _Default(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredEngine:
     """One engine in the store."""
 
     path: Path
@@ -106,17 +64,6 @@ class Entry:
         return path
 
 
-def engine_title(target: Target, precision: Precision, variant: str) -> str:
-    """Return an engine's name for people; float parts in bf16 are told, and stand for a half precision themselves."""
-    parts = (target, variant) if (precision, variant) == ("fp16", "bf16") else (target, precision, variant)
-    return " ".join(part for part in parts if part)
-
-
-def home() -> Path:
-    """Return the folder of this device's own state: ``$OVERFLIGHT_HOME``, or ``~/.overflight``."""
-    return Path(os.environ.get("OVERFLIGHT_HOME") or Path.home() / ".overflight")
-
-
 def engine_key(record: EngineRecord) -> str:
     """Return what names an engine beside its target and precision: 12 hex digits over all that it depends on."""
     parts = (record.graph_sha256, record.variant, sorted(record.versions.items()), record.device, record.max_batch)
@@ -130,7 +77,7 @@ class Store:
         self.bundle = bundle
         self.path = (root or home()) / "engines" / bundle.sha256[:16]
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[StoredEngine]:
         """Return the engines that are complete; what cannot be read is passed over and logged."""
         found = []
         for path in sorted(self.path.glob(f"*/{RECORD}")):
@@ -142,15 +89,15 @@ class Store:
                 log.warning("%s: not an engine record (%s); overflight build makes it again", path, error)
                 continue
             if record.schema == SCHEMA and record.bundle == self.bundle.sha256:
-                found.append(Entry(path.parent, record))
+                found.append(StoredEngine(path.parent, record))
         return found
 
-    def find(self, record: EngineRecord) -> Entry | None:
+    def find(self, record: EngineRecord) -> StoredEngine | None:
         """Return the stored engine that this record would make again, or None."""
         path = self._place(record)
         return next((entry for entry in self.entries() if entry.path == path), None)
 
-    def default(self) -> Entry | None:
+    def default(self) -> StoredEngine | None:
         """Return the engine that ``run`` opens, or None when none was chosen or it is gone."""
         try:
             name = msgspec.json.decode((self.path / DEFAULT).read_bytes(), type=_Default).entry
@@ -161,7 +108,7 @@ class Store:
             return None
         return next((entry for entry in self.entries() if entry.path.name == name), None)
 
-    def set_default(self, entry: Entry) -> None:
+    def set_default(self, entry: StoredEngine) -> None:
         """Make an engine the default, atomically: a starting ``run`` sees the old choice or the new one."""
         write_atomically(self.path / DEFAULT, msgspec.json.encode(_Default(SCHEMA, entry.path.name)))
 
@@ -189,7 +136,7 @@ class Store:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def put(self, staged: Path, record: EngineRecord) -> Entry:
+    def put(self, staged: Path, record: EngineRecord) -> StoredEngine:
         """Move a built engine into place, its record written last. An engine of the same key is replaced."""
         write_atomically(staged / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=1))
         place = self._place(record)
@@ -198,12 +145,12 @@ class Store:
             place.rename(old)
         staged.rename(place)
         shutil.rmtree(old, ignore_errors=True)
-        return Entry(place, record)
+        return StoredEngine(place, record)
 
-    def update(self, entry: Entry, record: EngineRecord) -> Entry:
+    def update(self, entry: StoredEngine, record: EngineRecord) -> StoredEngine:
         """Write a verdict or a timing into a stored engine's record, atomically."""
         write_atomically(entry.path / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=1))
-        return Entry(entry.path, record)
+        return StoredEngine(entry.path, record)
 
     def _place(self, record: EngineRecord) -> Path:
         return self.path / f"{record.target}-{record.precision}-{engine_key(record)}"
@@ -257,7 +204,7 @@ def choose(
     """
     asked = target is not None or precision is not None
     if target == "onnxruntime-cpu" and precision in (None, "fp32"):
-        return Chosen(_reference(bundle, threads), None)
+        return Chosen(open_reference(bundle, threads=threads), None)
     store = Store(bundle, root)
     entries = _candidates(store, target, precision)
     if asked and not entries:
@@ -281,17 +228,15 @@ def choose(
         raise EngineError("; ".join(notes))
     if not entries:
         notes.append("nothing was built for this device: overflight build finds a faster engine and proves it")
-    return Chosen(_reference(bundle, threads), None, _told(notes))
+    return Chosen(open_reference(bundle, threads=threads), None, _told(notes))
 
 
-def open_entry(bundle: Bundle, entry: Entry, *, threads: int = 0) -> Engine:
+def open_entry(bundle: Bundle, entry: StoredEngine, *, threads: int = 0) -> Engine:
     """Open one stored engine on this device. Raises EngineError when it was built for another."""
-    from overflight.runtime.engines import open_engine
-
     return open_engine(bundle, entry.record, entry.check(bundle), threads=threads)
 
 
-def _candidates(store: Store, target: Target | None, precision: Precision | None) -> list[Entry]:
+def _candidates(store: Store, target: Target | None, precision: Precision | None) -> list[StoredEngine]:
     """Return what may answer, best first: the default, then the proven by speed, then the rest."""
     default = store.default()
     found = [
@@ -302,7 +247,7 @@ def _candidates(store: Store, target: Target | None, precision: Precision | None
     if target is None and precision is None:
         found = [entry for entry in found if refusal(entry.record) is None or _same(entry, default)]
 
-    def order(entry: Entry) -> tuple[bool, bool, int]:
+    def order(entry: StoredEngine) -> tuple[bool, bool, int]:
         timing = entry.record.timing
         return (
             not _same(entry, default),
@@ -313,7 +258,7 @@ def _candidates(store: Store, target: Target | None, precision: Precision | None
     return sorted(found, key=order)
 
 
-def _same(entry: Entry, other: Entry | None) -> bool:
+def _same(entry: StoredEngine, other: StoredEngine | None) -> bool:
     return other is not None and entry.path == other.path
 
 
@@ -321,9 +266,3 @@ def _told(notes: list[str]) -> str:
     for note in notes:
         log.warning("%s", note)
     return "; ".join(notes)
-
-
-def _reference(bundle: Bundle, threads: int) -> Engine:
-    from overflight.runtime.engines import open_reference
-
-    return open_reference(bundle, threads=threads)

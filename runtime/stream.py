@@ -6,18 +6,18 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import EngineError
-from overflight.runtime.gate import Gate
-from overflight.runtime.pace import Pace, Pacer
+from overflight.runtime.filters.pace import Pace, Pacer
+from overflight.runtime.filters.quality import ContinuityCheck, QualityCheck
+from overflight.runtime.filters.similarity import SimilarityFilter
 from overflight.runtime.sources import open_source
 from overflight.runtime.sources.capture import Capture
 from overflight.runtime.sources.testcard import TestCard
-from overflight.runtime.trust import Clerk, Judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from overflight.runtime.frame import Frame
-    from overflight.runtime.observe import Observer, Sight
+    from overflight.runtime.observe import FrameResult, Observer
     from overflight.runtime.sources import Source
 
 
@@ -33,14 +33,14 @@ class Stream:
         self.source: Source = open_source(where)
         self.dropped: Counter[str] = Counter()
         self._where = where
-        self._judge, self._clerk = Judge(live=self.source.live), Clerk()
+        self._judge, self._clerk = QualityCheck(live=self.source.live), ContinuityCheck()
         self._pacer = Pacer(pace := pace or Pace())
-        self.gate = None if pace.similar is None else Gate(pace.similar)
+        self.gate = None if pace.similar is None else SimilarityFilter(pace.similar)
         self._capture: Capture | None = None
         self.stopped = False
         self.notice: Callable[[str | None], None] = lambda trouble: None  # told what is wrong while nothing arrives
 
-    def observations(self) -> Iterator[Sight]:
+    def observations(self) -> Iterator[FrameResult]:
         """Yield what each frame was judged to show.
 
         The loop stays here, in one screen. Nothing ends it but the source's end, ``stop``, or a recording that cannot

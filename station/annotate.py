@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import OverflightError, SourceError
-from overflight.runtime.flight import read_record
+from overflight.runtime.flight.directory import read_record
 from overflight.runtime.sources import open_source
 from overflight.runtime.sources.image import opencv
 from overflight.station.summary import read

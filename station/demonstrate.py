@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from overflight.runtime.bundle import Bundle, default_bundle
-from overflight.runtime.fly import Orders, fly
+from overflight.runtime.flight.live_line import LiveLine
+from overflight.runtime.flight.run import FlightConfig, fly
 from overflight.runtime.overflight import Overflight
-from overflight.runtime.show import LiveLine
 from overflight.station.annotate import annotate
 from overflight.station.film import FPS
 from overflight.station.report import REPORT, write_report
@@ -45,7 +45,7 @@ def demonstrate(overflight: Overflight, out: Path, *, replace: bool = False, sil
     Progress is shown on the terminal, unless ``silent``. Raises UsageError where ``out`` holds something else.
     """
     with LiveLine(silent=silent) as line:
-        record = fly(overflight, str(FILM), out, Orders(replace=replace), watch=line.watch)
+        record = fly(overflight, str(FILM), out, FlightConfig(replace=replace), watch=line.watch)
     with _progress("drawing the video", record.observed, silent=silent) as watch:
         video = annotate(out, str(FILM), FPS, watch=watch)
     return Demonstration(write_report(out), video, out / REPORT)

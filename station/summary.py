@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 
 from overflight.runtime.errors import UsageError
-from overflight.runtime.flight import JOURNAL, OBSERVATIONS, read_record
-from overflight.runtime.journal import read_observations
+from overflight.runtime.flight.directory import JOURNAL, OBSERVATIONS, read_record
+from overflight.runtime.flight.journal import read_observations
 from overflight.runtime.records import Observation
 
 if TYPE_CHECKING:

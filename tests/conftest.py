@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from overflight.runtime.bank import BankHeader, Label, LabelBank
 from overflight.runtime.bundle import Bundle, Manifest, Resize, Tokenising, seal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from overflight.calibration.calibrate import Calibration
     from overflight.export.tower import ImageTower
 
@@ -186,7 +189,7 @@ def calibration(tmp_path_factory: pytest.TempPathFactory, random_tower_graph: by
 @pytest.fixture
 def calibrated_bundle(tower_bundle: Bundle, calibration: Calibration) -> Bundle:
     """Return a fresh bundle of the random tower with everything that calibration adds."""
-    from overflight.calibration.enrich import enrich_with
+    from overflight.calibration.write_bundle import enrich_with
 
     return enrich_with(tower_bundle, calibration)
 
@@ -226,3 +229,27 @@ def scenery(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture = cv2.resize(coarse, (80, 60), interpolation=cv2.INTER_CUBIC if index % 2 else cv2.INTER_NEAREST)
         cv2.imwrite(str(folder / kind / f"{index}.png"), picture)
     return folder
+
+
+BOARD_TREES = Path(__file__).parent / "jetson" / "trees"
+
+
+@cache
+def files(name: str) -> dict[str, str]:
+    """Read a tree: ``@ PATH`` begins a file, ``\\0`` is a NUL, the lines before the first file are remarks."""
+    parts = (BOARD_TREES / f"{name}.txt").read_text(encoding="utf-8").split("\n@ ")[1:]
+    return {path: text.replace("\\0", "\0") for path, _, text in (part.partition("\n") for part in parts)}
+
+
+def grow(name: str, root: Path) -> Path:
+    """Write every file of a tree under ``root``."""
+    for path, text in files(name).items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[[str], Path]:
+    """Grow a tree by name in a folder of its own."""
+    return lambda name: grow(name, tmp_path / name)

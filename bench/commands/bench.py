@@ -156,7 +156,7 @@ def _check(
 
     from overflight.bench.check import check_functions, check_records, failures, read_budgets, table_of
     from overflight.bench.row import RESULTS, append, read
-    from overflight.bench.sample import Plan
+    from overflight.bench.sample import SamplingPlan
     from overflight.bench.show import progress
     from overflight.runtime.bundle import default_bundle
     from overflight.runtime.errors import OverflightError
@@ -165,7 +165,7 @@ def _check(
     if against is None:
         findings = check_records(read(records or RESULTS), budgets)
     else:
-        plan = Plan(rounds, rounds, 0.0, settle_s=0.001)
+        plan = SamplingPlan(rounds, rounds, 0.0, settle_s=0.001)
         with progress(silent=as_json) as report:
             at = bundle or default_bundle()
             findings, rows = check_functions(at, against, plan, budgets, functions=functions, report=report)

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overflight.bench.bank import random_bank
-from overflight.bench.peers.serve import Loaded
+from overflight.bench.peers.serve import LoadedPeer
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.frame import Frame
 from overflight.runtime.observe import Observer
 from overflight.runtime.store import choose
 
 
-def load(job: dict[str, Any]) -> Loaded:
+def load(job: dict[str, Any]) -> LoadedPeer:
     """Open the bundle's engine with a bank of as many labels as the naive loop embeds."""
     bundle = Bundle.open(job["bundle"])
     engine = choose(bundle, "onnxruntime-cpu", "fp32", threads=job["threads"]).engine
@@ -27,4 +27,4 @@ def load(job: dict[str, Any]) -> Loaded:
         observer.prepare(frame)
         return observer.observe(frame, {}).embedding[None]
 
-    return Loaded(classify, {engine.info.target: engine.info.version}, whole=True)
+    return LoadedPeer(classify, {engine.info.target: engine.info.version}, whole=True)

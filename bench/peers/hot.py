@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from overflight.bench.bank import random_bank
-from overflight.bench.peers.serve import Loaded
+from overflight.bench.peers.serve import LoadedPeer
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.decide import Decider
+from overflight.runtime.decisions.decide import Decider
+from overflight.runtime.decisions.match import Matcher
+from overflight.runtime.flight.journal import Journal
 from overflight.runtime.frame import Frame
-from overflight.runtime.journal import Journal
-from overflight.runtime.match import Matcher
 from overflight.runtime.observe import Observer
 from overflight.runtime.resize import Resizer
 from overflight.runtime.store import choose
@@ -33,7 +33,7 @@ REPEATS = {"resize": 1, "match": 50, "decide": 20, "append": 50, "yardstick": 1}
 _LABELS = 200
 
 
-def load(job: dict[str, Any]) -> Loaded:
+def load(job: dict[str, Any]) -> LoadedPeer:
     """Prepare every hot function on one picture; ``embed`` is the bundle's engine, on one thread.
 
     Timed by the thread's own clock: what the scheduler gives to others is no cost of the function.
@@ -41,7 +41,7 @@ def load(job: dict[str, Any]) -> Loaded:
     bundle = Bundle.open(job["bundle"])
     engine = choose(bundle, "onnxruntime-cpu", "fp32", threads=job["threads"]).engine
     work = hot_calls(bundle, np.load(job["pictures"])[0], embed=engine.embed)
-    return Loaded(engine.embed, {engine.info.target: engine.info.version}, beside=work, clock=time.thread_time_ns)
+    return LoadedPeer(engine.embed, {engine.info.target: engine.info.version}, beside=work, clock=time.thread_time_ns)
 
 
 def hot_calls(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from overflight.bench.peers.serve import Loaded
+from overflight.bench.peers.serve import LoadedPeer
 
 
-def load(job: dict[str, Any]) -> Loaded:
+def load(job: dict[str, Any]) -> LoadedPeer:
     """Load the whole model with its processor; every call goes from a BGR picture to the scores of all labels."""
     import cv2
     import torch
@@ -32,4 +32,4 @@ def load(job: dict[str, Any]) -> Loaded:
             scores: NDArray[np.float32] = torch.sigmoid(found.logits_per_image).numpy()
             return scores
 
-    return Loaded(classify, {"torch": torch.__version__, "transformers": transformers.__version__}, whole=True)
+    return LoadedPeer(classify, {"torch": torch.__version__, "transformers": transformers.__version__}, whole=True)

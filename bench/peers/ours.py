@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from overflight.bench.peak import peak_calls
-from overflight.bench.peers.serve import Absent, Loaded
+from overflight.bench.peers.serve import LoadedPeer, PeerUnavailable
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.engines import PRECISIONS, REFERENCE, TARGETS, Engine, open_reference
 from overflight.runtime.engines.openvino import OpenVinoEngine
@@ -13,7 +13,7 @@ from overflight.runtime.errors import MissingError
 from overflight.runtime.store import choose
 
 
-def load(job: dict[str, Any]) -> Loaded:
+def load(job: dict[str, Any]) -> LoadedPeer:
     """Open the engine that the variant names.
 
     "fp32" is the reference, "default" what would fly here, and "TARGET-PRECISION" (openvino-cpu-int8) one that was
@@ -24,7 +24,7 @@ def load(job: dict[str, Any]) -> Loaded:
     library = "openvino" if engine.info.target == "openvino-cpu" else "onnxruntime"
     told = f"{engine.info.target} {engine.info.precision} on {engine.info.provider}"
     on_cpu = engine.info.target in ("onnxruntime-cpu", "openvino-cpu")
-    return Loaded(
+    return LoadedPeer(
         embed=engine.embed,
         versions={engine.info.target: engine.info.version},
         graph=graph,
@@ -42,7 +42,7 @@ def _open(bundle: Bundle, variant: str, threads: int) -> tuple[Engine, str, str]
     else:
         target, _, precision = variant.rpartition("-")
         if target not in TARGETS or precision not in PRECISIONS:
-            raise Absent(f"{variant}: expected fp32, default or TARGET-PRECISION, such as openvino-cpu-int8")
+            raise PeerUnavailable(f"{variant}: expected fp32, default or TARGET-PRECISION, such as openvino-cpu-int8")
         try:
             chosen = choose(bundle, target, precision, forced=True, threads=threads)
         except MissingError:
@@ -55,6 +55,8 @@ def _unbuilt(bundle: Bundle, target: str, precision: str, threads: int) -> tuple
     """OpenVINO runs the bundle's graphs as they are: what was not built can be timed, and its cosine stands beside."""
     graph = REFERENCE if precision == "fp32" else f"image.{precision}.onnx"
     if target != "openvino-cpu" or graph not in bundle.manifest.files:
-        raise Absent(f"no {target} {precision} engine was built here; run: overflight build {bundle.directory}")
+        raise PeerUnavailable(
+            f"no {target} {precision} engine was built here; run: overflight build {bundle.directory}"
+        )
     engine = OpenVinoEngine(bundle.file(graph), bundle.manifest.files[graph], precision, threads=threads)  # type: ignore[arg-type]
     return engine, str(bundle.file(graph)), f"{graph} as it is, not built here"

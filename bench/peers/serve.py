@@ -22,7 +22,7 @@ Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedPeer:
     """What a peer's ``load`` gives: ``embed`` takes resized frames ``[N, S, S, 3]``, or pictures where ``whole``.
 
     ``beside`` holds other calls to be timed in this process. ``graph`` is the ONNX file that runs. ``clock`` is read
@@ -38,7 +38,7 @@ class Loaded:
     beside: dict[str, Callable[[], object]] = field(default_factory=dict)
 
 
-class Absent(Exception):  # noqa: N818 - not a failure: a peer says why it cannot run here
+class PeerUnavailable(Exception):  # noqa: N818 - not a failure: a peer says why it cannot run here
     """A peer cannot run here; the text says why."""
 
 
@@ -53,7 +53,7 @@ def main() -> None:
 
     try:
         _serve(say)
-    except (Absent, ImportError) as error:
+    except (PeerUnavailable, ImportError) as error:
         say(missing=_line(error))
     except Exception as error:  # whatever a library raises becomes one line for the other side
         say(error=_line(error))
@@ -62,7 +62,7 @@ def main() -> None:
 def _serve(say: Callable[..., None]) -> None:
     job = json.loads(sys.stdin.readline())
     began = time.perf_counter_ns()
-    loaded: Loaded = import_module(f"overflight.bench.peers.{job['peer']}").load(job)
+    loaded: LoadedPeer = import_module(f"overflight.bench.peers.{job['peer']}").load(job)
     load_ns = time.perf_counter_ns() - began
     frames = np.load(job["pictures"] if loaded.whole else job["frames"], mmap_mode=None)
     clock = time.process_time_ns if job["clock"] == "cpu" else loaded.clock

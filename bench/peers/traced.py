@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from overflight.bench.peers.hugging import normalisation
-from overflight.bench.peers.serve import Absent, Loaded
+from overflight.bench.peers.serve import LoadedPeer, PeerUnavailable
+from overflight.bench.peers.transformers_torch import normalisation
 
 _CALIBRATION_FRAMES = 32
 
 
-def load(job: dict[str, Any]) -> Loaded:
+def load(job: dict[str, Any]) -> LoadedPeer:
     """Trace, quantise where asked (both once per checkpoint and kept), and open on the CPU provider."""
     import onnxruntime
 
@@ -32,7 +32,7 @@ def load(job: dict[str, Any]) -> Loaded:
         (vectors,) = session.run(None, {"pixels": prepare(frames, mean, std)})
         return unit(vectors)
 
-    return Loaded(embed, {"onnxruntime": onnxruntime.__version__}, graph=str(graph))
+    return LoadedPeer(embed, {"onnxruntime": onnxruntime.__version__}, graph=str(graph))
 
 
 def prepare(frames: NDArray[np.uint8], mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -60,7 +60,7 @@ def trace(job: dict[str, Any]) -> Path:
         return path
     config = transformers.AutoConfig.from_pretrained(job["checkpoint"])
     if config.model_type == "clip":
-        raise Absent("tracing is written for SigLIP checkpoints")
+        raise PeerUnavailable("tracing is written for SigLIP checkpoints")
     model = transformers.SiglipVisionModel.from_pretrained(
         job["checkpoint"], dtype=torch.float32, attn_implementation="eager"
     )

@@ -35,8 +35,8 @@ def command(
     import msgspec
 
     from overflight.calibration.calibrate import calibrate
-    from overflight.calibration.enrich import enrich_with
     from overflight.calibration.repeat import repeat
+    from overflight.calibration.write_bundle import enrich_with
     from overflight.runtime.bundle import Bundle as OpenedBundle
     from overflight.runtime.errors import EngineError, UsageError
     from overflight.runtime.progress import shown_progress
@@ -65,7 +65,7 @@ def _show(bundle: Bundle, recipe: Recipe) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from overflight.calibration.enrich import GRAPHS
+    from overflight.calibration.write_bundle import GRAPHS
 
     calibrated = bundle.manifest.calibrated
     assert calibrated is not None

@@ -10,7 +10,7 @@ import click
 from overflight.runtime.engines import TARGETS
 
 if TYPE_CHECKING:
-    from overflight.export.build import Built, Row
+    from overflight.export.build import Built, CandidateResult
     from overflight.runtime.engines import Target
 
 
@@ -45,7 +45,7 @@ def command(
     from overflight.export.build import build, check_any, summarise
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.bundle import Bundle
-    from overflight.runtime.heldout import bundled_holdout, gather_heldout, overlap
+    from overflight.runtime.evaluation.holdout import bundled_holdout, gather_heldout, overlap
     from overflight.runtime.progress import shown_progress
 
     opened = Bundle.open(bundle)
@@ -94,7 +94,7 @@ def _show(built: Built) -> None:
             console.print(f"{row.title}: {row.reason}", markup=False, highlight=False)
 
 
-def _cells(row: Row, whole_ns: int | None) -> list[str]:
+def _cells(row: CandidateResult, whole_ns: int | None) -> list[str]:
     record = row.record
     timing = row.timing or (record.timing if record else None)
     found = record.verdict.fidelity if record and record.verdict else None

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from overflight.runtime.bundle import default_bundle
-from overflight.runtime.doctor import Health, examine
+from overflight.runtime.doctor.checks import Health, examine
 
 
 @click.command()

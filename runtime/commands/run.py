@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from overflight.runtime.fly import Orders
-    from overflight.runtime.follow import Rules
-    from overflight.runtime.gate import GateReport
+    from overflight.runtime.decisions.event_tracker import EventRules
+    from overflight.runtime.filters.similarity import SimilarityReport
+    from overflight.runtime.flight.run import FlightConfig
 
 
 @click.command()
@@ -81,12 +81,12 @@ def command(
     overflight run csi://0 --pose udpin:0.0.0.0:14550 --camera hfov=71.6 --link mqtt://192.168.1.2/overflight/one
     """
     from overflight.runtime import Overflight
-    from overflight.runtime.bank_watch import newest_bank
     from overflight.runtime.bundle import Bundle, default_bundle
-    from overflight.runtime.fly import fly
-    from overflight.runtime.plan import require_flight
+    from overflight.runtime.doctor.memory_plan import require_flight
+    from overflight.runtime.flight.bank_watch import newest_bank
+    from overflight.runtime.flight.live_line import LiveLine
+    from overflight.runtime.flight.run import fly
     from overflight.runtime.records import encode_line
-    from overflight.runtime.show import LiveLine
     from overflight.runtime.tiles import Tiling
 
     engine = {"forced": given.pop("force_engine")} | {
@@ -129,37 +129,37 @@ def _orders(
     duty: str | None,
     latency_ms: float,
     skip_similar: float | None,
-) -> Orders:
-    from overflight.runtime.aboard import Outfit
+) -> FlightConfig:
     from overflight.runtime.errors import UsageError
-    from overflight.runtime.fly import Orders
-    from overflight.runtime.pace import Pace
+    from overflight.runtime.filters.pace import Pace
+    from overflight.runtime.flight.peripherals import PeripheralConfig
+    from overflight.runtime.flight.run import FlightConfig
 
     if watch_bank and labels is None:
         raise UsageError("--watch-bank: nothing to watch; name a bank's file or folder with --labels")
-    return Orders(
+    return FlightConfig(
         rules=_rules(persist, least, cool_down),
         pace=Pace(fps, Pace.parse_duty(duty) if duty else None, latency_ms, skip_similar),
         watch_bank=labels if watch_bank else None,
         health_port=health,
-        outfit=Outfit(pose, camera, links, outbox),
+        outfit=PeripheralConfig(pose, camera, links, outbox),
         budget_bytes=None if budget_mb is None else budget_mb * 1_000_000,
         replace=replace,
     )
 
 
-def _price(gate: GateReport) -> str:
+def _price(gate: SimilarityReport) -> str:
     return (
         f"{gate.skipped_share:.0%} of frames skipped as similar; of {gate.audited} judged all the same, "
         f"{gate.agreement:.1%} had the label that was kept"
     )
 
 
-def _rules(persist: str, least_s: float, cool_down_s: float) -> Rules:
+def _rules(persist: str, least_s: float, cool_down_s: float) -> EventRules:
+    from overflight.runtime.decisions.event_tracker import EventRules
     from overflight.runtime.errors import UsageError
-    from overflight.runtime.follow import Rules
 
     hits, _, window = persist.partition("/")
     if not (hits.isdigit() and window.isdigit() and 1 <= int(hits) <= int(window)):
         raise UsageError(f"--persist {persist}: expected N/M with N at most M, such as 3/5")
-    return Rules(int(hits), int(window), least_s, cool_down_s)
+    return EventRules(int(hits), int(window), least_s, cool_down_s)

@@ -38,7 +38,13 @@ def command(
 
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.errors import UsageError
-    from overflight.runtime.thresholds import example_reader, fit_background, fit_examples, read_examples, read_flights
+    from overflight.runtime.evaluation.thresholds import (
+        example_reader,
+        fit_background,
+        fit_examples,
+        read_examples,
+        read_flights,
+    )
 
     loaded = LabelBank.load(bank)
     if examples is not None:

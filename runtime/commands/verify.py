@@ -34,7 +34,7 @@ def command(
 
     from overflight.runtime.bundle import Bundle, default_bundle
     from overflight.runtime.errors import EngineError
-    from overflight.runtime.verify import verify
+    from overflight.runtime.evaluation.verify import verify
 
     where = bundle or default_bundle()
     found = verify(Bundle.open(where), target, precision, forced=force)

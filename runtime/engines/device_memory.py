@@ -70,35 +70,6 @@ class DeviceMemory(Protocol):
         """Wait for the device and free everything; safe to call twice."""
 
 
-def open_memory() -> DeviceMemory:
-    """Open the GPU: with cuda-python, or with pycuda where only that is installed.
-
-    Raises MissingError, before any GPU library is touched, on a machine without a usable GPU.
-    """
-    from overflight.runtime.engines.cuda_memory import CudaMemory
-
-    try:
-        return CudaMemory()
-    except ImportError:
-        from overflight.runtime.engines.pycuda_memory import PycudaMemory
-
-        try:
-            return PycudaMemory()
-        except ImportError as error:
-            raise MissingError(
-                "neither cuda-python nor pycuda is installed; run: pip install 'overflight[tensorrt]'"
-            ) from error
-
-
-def gpu_name() -> str:
-    """Return the first GPU's name and compute capability, as engines are bound to it. Raises MissingError."""
-    memory = open_memory()
-    try:
-        return memory.name
-    finally:
-        memory.close()
-
-
 def no_gpu(reason: str) -> MissingError:
     """Say that there is no GPU to use."""
     return MissingError(f"no usable NVIDIA GPU ({reason}); check the driver with nvidia-smi, or use a CPU engine")

@@ -12,7 +12,7 @@ from overflight.runtime.errors import EngineError
 if TYPE_CHECKING:
     from overflight.runtime.bundle import Bundle
     from overflight.runtime.engines.engine import Engine
-    from overflight.runtime.store import EngineRecord
+    from overflight.runtime.engines.record import EngineRecord
 
 REFERENCE = "image.onnx"
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -83,7 +83,7 @@ def device_name(target: Target) -> str:
         case "onnxruntime-cpu" | "openvino-cpu":
             return processor_name()
         case "onnxruntime-cuda" | "tensorrt":
-            from overflight.runtime.engines.device_memory import gpu_name
+            from overflight.runtime.engines.gpu import gpu_name
 
             return gpu_name()
 

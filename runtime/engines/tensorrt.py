@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.engines.device_memory import open_memory
 from overflight.runtime.engines.engine import EngineInfo
+from overflight.runtime.engines.gpu import open_memory
 from overflight.runtime.errors import EngineError, missing_extra
 
 if TYPE_CHECKING:

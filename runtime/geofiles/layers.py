@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from overflight.runtime.event import Event
-    from overflight.runtime.footprint import Place
+    from overflight.runtime.pose.footprint import Place
     from overflight.runtime.pose.record import Pose
     from overflight.runtime.records import Observation
 

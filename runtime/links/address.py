@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overflight.runtime.links.message import Link
-    from overflight.runtime.vehicle import Vehicle
+    from overflight.runtime.pose.autopilot import Autopilot
 
 SCHEMES = "mqtt://, mqtts://, cot+udp://, cot+tcp://, http://, https://, mavlink:DEVICE, ros2://"
 _OPTIONS = {"rate", "stale", "type"}
@@ -72,8 +72,8 @@ class LinkAddress(msgspec.Struct, frozen=True):
 
 
 def open_link(
-    address: LinkAddress, shared: Vehicle | None, on_bank: Callable[[bytes], str] | None
-) -> tuple[Link, Vehicle | None]:
+    address: LinkAddress, shared: Autopilot | None, on_bank: Callable[[bytes], str] | None
+) -> tuple[Link, Autopilot | None]:
     """Make the link of an address, and name the autopilot it speaks to, if any. Raises MissingError."""
     match address.scheme:
         case "mqtt" | "mqtts":
@@ -90,11 +90,11 @@ def open_link(
             return WebhookLink(address.uri), None
         case "mavlink":
             from overflight.runtime.links.mavlink import MavlinkLink
-            from overflight.runtime.vehicle import Address, Vehicle
+            from overflight.runtime.pose.autopilot import Address, Autopilot
 
             wanted = Address.parse(address.uri)
             same = shared is not None and shared.address.device == wanted.device
-            vehicle = shared if shared is not None and same else Vehicle(wanted)
+            vehicle = shared if shared is not None and same else Autopilot(wanted)
             return MavlinkLink(vehicle), vehicle
         case _:
             from overflight.runtime.links.ros2 import Ros2Link

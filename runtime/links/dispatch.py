@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from overflight.runtime.event import Event
     from overflight.runtime.links.message import Link
-    from overflight.runtime.vehicle import Vehicle
+    from overflight.runtime.pose.autopilot import Autopilot
 
 UNSAVED = 1_000  # events kept in memory while the disk takes none
 
@@ -48,11 +48,11 @@ class Links:
         self,
         addresses: Sequence[LinkAddress],
         outbox: Path,
-        vehicle: Vehicle | None,
+        vehicle: Autopilot | None,
         on_bank: Callable[[bytes], str] | None,
     ) -> None:
-        self.vehicles: list[Vehicle] = []
-        self._own_vehicles: list[Vehicle] = []
+        self.vehicles: list[Autopilot] = []
+        self._own_vehicles: list[Autopilot] = []
         links = [self._link(address, vehicle, on_bank) for address in addresses]
         self._lock = claim(outbox)
         self._outbox = Outbox(outbox, in_flight_loop=True)
@@ -73,7 +73,7 @@ class Links:
         uris: Sequence[str],
         outbox: Path,
         *,
-        vehicle: Vehicle | None = None,
+        vehicle: Autopilot | None = None,
         on_bank: Callable[[bytes], str] | None = None,
     ) -> Links:
         """Open links by address; see ``LinkAddress.parse``.
@@ -135,7 +135,7 @@ class Links:
         self._lock.close()
         return status
 
-    def _link(self, address: LinkAddress, shared: Vehicle | None, on_bank: Callable[[bytes], str] | None) -> Link:
+    def _link(self, address: LinkAddress, shared: Autopilot | None, on_bank: Callable[[bytes], str] | None) -> Link:
         link, vehicle = open_link(address, shared, on_bank)
         if vehicle is not None:
             self.vehicles.append(vehicle)

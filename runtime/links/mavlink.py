@@ -14,7 +14,7 @@ from overflight.runtime.links.message import LinkDown, Message
 
 if TYPE_CHECKING:
     from overflight.runtime.event import Event
-    from overflight.runtime.vehicle import Vehicle
+    from overflight.runtime.pose.autopilot import Autopilot
 
 NOTICE, INFO = 5, 6  # MAV_SEVERITY
 TEXT_BYTES = 50
@@ -30,7 +30,7 @@ class MavlinkLink:
     grace_s = 0.0
     refresh_s: float | None = None
 
-    def __init__(self, vehicle: Vehicle) -> None:
+    def __init__(self, vehicle: Autopilot) -> None:
         self._vehicle = vehicle
 
     def open(self) -> None:

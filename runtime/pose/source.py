@@ -14,9 +14,9 @@ from overflight.runtime.pose.stills import read_still
 
 if TYPE_CHECKING:
     from overflight.runtime.frame import Frame
+    from overflight.runtime.pose.autopilot import Autopilot
     from overflight.runtime.pose.record import Pose
     from overflight.runtime.pose.track import PoseTrack
-    from overflight.runtime.vehicle import Vehicle
 
 STILLS = "stills"
 LIVE = ("udpin:", "udpout:", "udp:", "tcp:", "tcpin:", "/dev/", "mavlink:")
@@ -101,7 +101,7 @@ class TrackPoses:
                 return frame.media_ns
 
 
-def open_poses(uri: str, *, directory: Path | None = None, vehicle: Vehicle | None = None) -> Poses:
+def open_poses(uri: str, *, directory: Path | None = None, vehicle: Autopilot | None = None) -> Poses:
     """Open telemetry by its address.
 
     ``stills`` (Exif and XMP of the frames' own files, under ``directory``), a file ``.srt``, ``.csv``, ``.gpx``,
@@ -111,9 +111,9 @@ def open_poses(uri: str, *, directory: Path | None = None, vehicle: Vehicle | No
     if uri == STILLS:
         return StillPoses(directory or Path())
     if uri.startswith(LIVE):
-        from overflight.runtime.vehicle import Address, Vehicle
+        from overflight.runtime.pose.autopilot import Address, Autopilot
 
-        return TrackPoses((vehicle or Vehicle(Address.parse(uri))).telemetry.track)
+        return TrackPoses((vehicle or Autopilot(Address.parse(uri))).telemetry.track)
     name, _, query = uri.partition("?")
     options = dict(parse_qsl(query))
     if set(options) - {"start", "shift_s"}:

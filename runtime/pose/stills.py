@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from overflight.runtime.camera import Camera, angles_of_f35
 from overflight.runtime.errors import SourceError
+from overflight.runtime.pose.camera_model import CameraModel, angles_of_f35
 from overflight.runtime.pose.exif import Value, read_tags
 from overflight.runtime.pose.fields import number, position, utc_ns
 from overflight.runtime.pose.record import DEFAULT_H_ACC_M, Attitude, Pose
@@ -43,14 +43,14 @@ def read_still(path: Path) -> Pose:
         raise SourceError(f"{path}: {error}; expected Exif GPS or DJI XMP, or give a track with --pose") from error
 
 
-def read_camera(path: Path, size: tuple[int, int]) -> Camera | None:
+def read_camera(path: Path, size: tuple[int, int]) -> CameraModel | None:
     """Return the camera of a still of ``size`` (width, height) pixels by its Exif, or None where that has no lens."""
     f35 = read_tags(path)[0].get(_F35)
     if not isinstance(f35, tuple) or not f35[0] > 0:
         return None
     width, height = size
     hfov_deg, vfov_deg = angles_of_f35(f35[0], width / height)
-    return Camera(hfov_deg, vfov_deg)
+    return CameraModel(hfov_deg, vfov_deg)
 
 
 def _position(gps: dict[int, Value], dji: dict[str, str]) -> tuple[float, float]:

@@ -8,8 +8,8 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from overflight.runtime.geodesy import offset
 from overflight.runtime.pose.attitude import slerp
+from overflight.runtime.pose.geodesy import offset
 from overflight.runtime.pose.record import DEFAULT_H_ACC_M, Attitude, Pose, Quality
 
 Clock = Literal["monotonic", "utc", "media"]

@@ -15,7 +15,7 @@ from overflight.runtime.sources.mosaic import WINDOW_PX, Mosaic, is_mosaic
 from overflight.runtime.sources.pipeline import Pipeline, gstreamer
 from overflight.runtime.sources.stills import Stills, natural_order
 from overflight.runtime.sources.testcard import TestCard
-from overflight.runtime.sources.video import Camera, VideoFile
+from overflight.runtime.sources.video import LiveVideo, VideoFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def open_source(where: str) -> Source:
         case "gst" | "csi" | "rtp":
             return Pipeline(gstreamer(where), redact(where))
         case network if network in _NETWORK:
-            return Camera(where, redact(where))
+            return LiveVideo(where, redact(where))
         case "":
             return _device(where, where) if where.startswith(("/dev/video", "/dev/v4l/")) else _path(where)
         case unknown:
@@ -75,7 +75,7 @@ def open_source(where: str) -> Source:
 def _device(device: str, where: str) -> Source:
     if not _DEVICE.fullmatch(device):
         raise UsageError(f"{where}: not a video device; expected /dev/videoN, or v4l2:///dev/v4l/by-id/NAME")
-    return Camera(f"/dev/video{device}" if device.isdigit() else str(Path("/dev") / device), where)
+    return LiveVideo(f"/dev/video{device}" if device.isdigit() else str(Path("/dev") / device), where)
 
 
 def _with_window(where: str) -> tuple[str, int]:

@@ -78,7 +78,7 @@ class VideoFile:
         self._capture.release()
 
 
-class Camera:
+class LiveVideo:
     """A camera or network stream through OpenCV: frames until it fails, which is the caller's to mend.
 
     ``address`` is a URL for FFmpeg or a device under /dev, looked up anew at each opening: numbers change when a camera

@@ -11,7 +11,7 @@ import pytest
 
 from overflight.bench.check import check_functions, check_records, failures, read_budgets
 from overflight.bench.row import Floor, Row
-from overflight.bench.sample import Plan
+from overflight.bench.sample import SamplingPlan
 from overflight.bench.spread import judge, ratio
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import UsageError
@@ -112,7 +112,7 @@ def plant(tree: Path, share: float) -> Path:
 def test_a_planted_slow_down_is_seen(share: float, expected: set[str], colour_bundle: Bundle, tmp_path: Path) -> None:
     """Against a tree whose resize lasts 15 % longer we are faster; 3 % is noise."""
     tree = plant(tmp_path / "tree", share)
-    plan = Plan(300, 300, 0.0, settle_s=0.001)
+    plan = SamplingPlan(300, 300, 0.0, settle_s=0.001)
     findings, rows = check_functions(colour_bundle.directory, str(tree), plan, read_budgets(), functions=("resize",))
     taken = {row.subject: row.samples for row in rows}
     assert judge(ratio(taken["resize here"], taken["resize there"]), 0.05) in expected
@@ -122,7 +122,7 @@ def test_a_planted_slow_down_is_seen(share: float, expected: set[str], colour_bu
 def test_a_commit_that_is_not_here_is_said(colour_bundle: Bundle) -> None:
     """Used wrongly: one line."""
     with pytest.raises(UsageError, match="neither a folder nor a commit"):
-        check_functions(colour_bundle.directory, "no-such-commit", Plan(), read_budgets())
+        check_functions(colour_bundle.directory, "no-such-commit", SamplingPlan(), read_budgets())
 
 
 def test_a_share_of_the_floor_is_asked_for(row: Callable[..., Row], tmp_path: Path) -> None:

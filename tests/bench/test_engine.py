@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from overflight.bench.engine import EVERY, Field, heats, measure
-from overflight.bench.sample import Plan
+from overflight.bench.sample import SamplingPlan
 from overflight.runtime.bundle import Bundle
 
-PLAN = Plan(3, 3, 0.0, warm_ups=1, settle_s=0)
+PLAN = SamplingPlan(3, 3, 0.0, warm_ups=1, settle_s=0)
 
 
 def field(bundle: Bundle, *subjects: str, **more: object) -> Field:

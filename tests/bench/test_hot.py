@@ -12,7 +12,7 @@ import pytest
 
 from overflight.bench.check import HOT, read_budgets
 from overflight.bench.peers.hot import hot_calls
-from overflight.bench.sample import Plan, take_turns, timed
+from overflight.bench.sample import SamplingPlan, take_turns, timed
 from overflight.bench.spread import ratio
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.engines import open_reference
@@ -38,7 +38,7 @@ def test_a_hot_function_keeps_its_ratio(benchmark: Any, calls: dict[str, Callabl
     """No slower than its budget over the yardstick, beyond the noise of the comparison."""
     benchmark.pedantic(calls[name], rounds=5, warmup_rounds=1)
     pair = {key: timed(calls[which], clock=time.thread_time_ns) for key, which in (("it", name), ("yardstick",) * 2)}
-    taken = take_turns(pair, Plan(15, 15, 0.0, settle_s=0))
+    taken = take_turns(pair, SamplingPlan(15, 15, 0.0, settle_s=0))
     found = ratio(taken["it"], taken["yardstick"])
     benchmark.extra_info["over the yardstick"] = str(found)
     assert found.low <= read_budgets().hot[name], found

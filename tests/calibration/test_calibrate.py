@@ -13,14 +13,14 @@ from click.testing import CliRunner
 from overflight.calibration.calibrate import Calibration, calibrate
 from overflight.calibration.clip import choose
 from overflight.calibration.commands.calibrate import command
-from overflight.calibration.enrich import ADDED, enrich_with
 from overflight.calibration.recipe import load_recipe
 from overflight.calibration.repeat import repeat
 from overflight.calibration.sensitivity import comfortable
+from overflight.calibration.write_bundle import ADDED, enrich_with
 from overflight.runtime.bundle import MANIFEST, Bundle, write_atomically
+from overflight.runtime.engines.record import Fidelity
 from overflight.runtime.errors import EngineError, MissingError, OverflightError, UsageError
-from overflight.runtime.fidelity import Fidelity
-from overflight.runtime.heldout import bundled_holdout, gather_heldout, overlap, read_picked
+from overflight.runtime.evaluation.holdout import bundled_holdout, gather_heldout, overlap, read_picked
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_the_bundle_verifies_at_every_moment_of_enriching(
         writes -= 1
         real(path, content)
 
-    monkeypatch.setattr("overflight.calibration.enrich.write_atomically", counted)
+    monkeypatch.setattr("overflight.calibration.write_bundle.write_atomically", counted)
     monkeypatch.setattr("overflight.calibration.recipe.write_atomically", counted)
     for round_ in range(2):
         for allowed in range(20):
@@ -194,7 +194,7 @@ def test_the_command_prints_and_fails_honestly(
     wrong = CliRunner().invoke(command, [str(tower_bundle.directory)])
     assert isinstance(wrong.exception, UsageError)
     from overflight.calibration import calibrate as room
-    from overflight.runtime.fidelity import failed
+    from overflight.runtime.evaluation.fidelity import failed
 
     real = room.judge_graphs
     monkeypatch.setattr(

@@ -19,7 +19,7 @@ from overflight.calibration.graph import open_session
 from overflight.calibration.repeat import repeat
 from overflight.runtime.bundle import Bundle, default_bundle
 from overflight.runtime.errors import EngineError
-from overflight.runtime.gather import Gatherer
+from overflight.runtime.evaluation.frame_sampler import FrameSampler
 
 pytestmark = pytest.mark.slow
 RECIPE = Path(__file__).parents[2] / "models" / "calibration"
@@ -67,7 +67,7 @@ def test_quantising_costs_no_accuracy(
     with zipfile.ZipFile(imagery / "aid_rsicd.zip") as archive:
         lines = [json.loads(line) for line in archive.read("captions.jsonl").splitlines()]
         archive.extractall(tmp_path, [line["file"] for line in lines if line["split"] == "test"])
-    gathered = list(Gatherer([str(tmp_path)], bundle.manifest.resize, 2000).frames())
+    gathered = list(FrameSampler([str(tmp_path)], bundle.manifest.resize, 2000).frames())
     scenes = sorted({str(one.folder) for one in gathered})
     frames = np.stack([one.pixels for one in gathered])
     truth = np.array([scenes.index(str(one.folder)) for one in gathered])

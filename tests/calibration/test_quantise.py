@@ -20,7 +20,7 @@ from overflight.calibration.recipe import ProductRecipe, Recipe
 from overflight.calibration.smooth import can_smooth, smooth
 from overflight.export.derive import derive
 from overflight.runtime.errors import UsageError
-from overflight.runtime.fidelity import measure
+from overflight.runtime.evaluation.fidelity import measure
 
 Factors = dict[str, NDArray[np.float32]]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from overflight.calibration.select import divide, find_candidates, k_centres, part_sizes
 from overflight.runtime.bundle import Resize
 from overflight.runtime.errors import UsageError
-from overflight.runtime.likeness import difference_hash, distance, emptiness
+from overflight.runtime.evaluation.duplicates import difference_hash, distance, emptiness
 
 RESIZE = Resize(32, "bicubic", "squash")
 

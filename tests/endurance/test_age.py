@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.engines import EngineInfo
-from overflight.runtime.flight import Flight
+from overflight.runtime.flight.directory import Flight
 from overflight.runtime.stream import Stream
 
 pytest.importorskip("cv2")

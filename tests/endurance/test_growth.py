@@ -14,7 +14,7 @@ import pytest
 
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.fly import fly
+from overflight.runtime.flight.run import fly
 from overflight.runtime.records import Observation
 from overflight.runtime.stream import Stream
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.bundle import default_bundle
-from overflight.runtime.decide import Decider
-from overflight.runtime.match import Matcher
-from overflight.runtime.thresholds import Example, fit_examples
+from overflight.runtime.decisions.decide import Decider
+from overflight.runtime.decisions.match import Matcher
+from overflight.runtime.evaluation.thresholds import Example, fit_examples
 
 cv2 = pytest.importorskip("cv2")
 BUNDLE = Path(os.environ.get("OVERFLIGHT_ENDURANCE_BUNDLE") or default_bundle())

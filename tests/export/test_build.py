@@ -24,8 +24,8 @@ from overflight.export.diagnose import diagnose
 from overflight.runtime.bundle import Bundle, seal
 from overflight.runtime.engines.ort import OnnxRuntimeEngine
 from overflight.runtime.errors import EngineError, MissingError
-from overflight.runtime.fidelity import measure
-from overflight.runtime.heldout import HeldOut, bundled_holdout
+from overflight.runtime.evaluation.fidelity import measure
+from overflight.runtime.evaluation.holdout import HeldOut, bundled_holdout
 from overflight.runtime.store import Store, choose, default_engine, refusal
 
 pytest.importorskip("onnxruntime")
@@ -215,7 +215,7 @@ import sys
 from overflight.export import timing
 from overflight.export.build import build
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.heldout import bundled_holdout
+from overflight.runtime.evaluation.holdout import bundled_holdout
 timing._BUDGET_S = 0.2
 bundle = Bundle.open(sys.argv[1])
 print("ready", flush=True)

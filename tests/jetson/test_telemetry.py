@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from overflight.jetson import telemetry
-from overflight.jetson.telemetry import Telemetry
+from overflight.jetson.telemetry import DeviceReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def test_a_bare_board_reads_empty(tmp_path: Path) -> None:
 
 def test_counters_that_grow_are_throttling() -> None:
     """Over-current events between two readings are a verdict, those from before are not."""
-    calm = Telemetry(0, over_current={"oc3": 7})
+    calm = DeviceReading(0, over_current={"oc3": 7})
     assert not telemetry.judge([calm, replace(calm, monotonic_ns=1)]).throttled
     verdict = telemetry.judge([calm, replace(calm, over_current={"oc3": 9})])
     assert verdict.reasons == ("2 instantaneous over-current events",)
@@ -75,7 +75,7 @@ def test_counters_that_grow_are_throttling() -> None:
 
 def test_a_busy_gpu_below_its_lock_was_held_back() -> None:
     """With locked clocks a busy GPU runs at its limit, or something holds it back."""
-    fast = Telemetry(0, gpu_mhz=1020, gpu_limit_mhz=1020, gpu_load=0.9, clocks_locked=True)
+    fast = DeviceReading(0, gpu_mhz=1020, gpu_limit_mhz=1020, gpu_load=0.9, clocks_locked=True)
     assert not telemetry.judge([fast]).throttled
     assert telemetry.judge([fast, replace(fast, gpu_mhz=612)]).throttled
     assert not telemetry.judge([fast, replace(fast, gpu_mhz=612, gpu_load=0.0)]).throttled
@@ -93,7 +93,7 @@ def test_cooling_that_steps_in_is_throttling(tree: Grow) -> None:
 
 def test_joules_are_the_area_under_the_power() -> None:
     """10 W rising to 20 W over two seconds are 30 J; unknown power is no energy."""
-    readings = [Telemetry(0, power_mw=10_000), Telemetry(2_000_000_000, power_mw=20_000)]
+    readings = [DeviceReading(0, power_mw=10_000), DeviceReading(2_000_000_000, power_mw=20_000)]
     assert telemetry.joules(readings) == pytest.approx(30.0)
     assert telemetry.joules(readings[:1]) is None
-    assert telemetry.joules([*readings, Telemetry(3_000_000_000)]) is None
+    assert telemetry.joules([*readings, DeviceReading(3_000_000_000)]) is None

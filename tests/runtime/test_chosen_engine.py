@@ -8,11 +8,11 @@ import pytest
 
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.bundle import Bundle
+from overflight.runtime.doctor.memory_plan import require_flight
+from overflight.runtime.doctor.tower import Tower
 from overflight.runtime.errors import MissingError
-from overflight.runtime.flight import read_record
-from overflight.runtime.fly import fly
-from overflight.runtime.plan import require_flight
-from overflight.runtime.tower import Tower
+from overflight.runtime.flight.directory import read_record
+from overflight.runtime.flight.run import fly
 
 pytest.importorskip("onnxruntime")
 
@@ -44,9 +44,9 @@ def test_a_flight_that_does_not_fit_is_refused_with_the_numbers(
     """Before anything is loaded; a graph that is none of ours has no prediction and is left to try."""
     require_flight(colour_bundle)
     large = Tower(weight_bytes=10**9, tokens=256, width=1024, inner=4096, products=((1024, 4096),) * 48)
-    monkeypatch.setattr("overflight.runtime.plan.read_tower", lambda graph: large)
-    monkeypatch.setattr("overflight.runtime.plan.usable_here", lambda: (512 << 20, 0))
+    monkeypatch.setattr("overflight.runtime.doctor.memory_plan.read_tower", lambda graph: large)
+    monkeypatch.setattr("overflight.runtime.doctor.memory_plan.usable_here", lambda: (512 << 20, 0))
     with pytest.raises(MissingError, match=r"a flight on onnxruntime-cpu fp32 takes .* GiB too little"):
         require_flight(colour_bundle)
-    monkeypatch.setattr("overflight.runtime.plan.usable_here", lambda: (16 << 30, 0))
+    monkeypatch.setattr("overflight.runtime.doctor.memory_plan.usable_here", lambda: (16 << 30, 0))
     require_flight(colour_bundle)

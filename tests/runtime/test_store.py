@@ -14,9 +14,10 @@ import pytest
 
 from overflight.runtime.bundle import Bundle, hash_file
 from overflight.runtime.engines import device_name, versions
+from overflight.runtime.engines.record import EngineRecord, Timing
 from overflight.runtime.errors import EngineError, MissingError
-from overflight.runtime.fidelity import failed, judge, measure
-from overflight.runtime.store import EngineRecord, Entry, Store, Timing, choose, default_engine
+from overflight.runtime.evaluation.fidelity import failed, judge, measure
+from overflight.runtime.store import Store, StoredEngine, choose, default_engine
 
 
 def record_of(bundle: Bundle, **changes: object) -> EngineRecord:
@@ -45,7 +46,7 @@ def record_of(bundle: Bundle, **changes: object) -> EngineRecord:
     return msgspec.structs.replace(plain, **changes)
 
 
-def put(store: Store, record: EngineRecord, content: bytes | None = None) -> Entry:
+def put(store: Store, record: EngineRecord, content: bytes | None = None) -> StoredEngine:
     with store.lock(), store.staging() as staged:
         if content is not None:
             (staged / "engine.bin").write_bytes(content)

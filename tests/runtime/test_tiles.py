@@ -122,9 +122,9 @@ def test_a_mosaic_tells_its_ground_sample_distance() -> None:
 
 def test_tiles_survive_the_journal(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> None:
     """What was written is read back."""
-    from overflight.runtime.flight import JOURNAL
-    from overflight.runtime.fly import fly
-    from overflight.runtime.journal import read_observations
+    from overflight.runtime.flight.directory import JOURNAL
+    from overflight.runtime.flight.journal import read_observations
+    from overflight.runtime.flight.run import fly
 
     with Overflight.load(colour_bundle, colour_bank) as overflight:
         overflight.observer.tiling = Tiling(2, 2)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from overflight.runtime.errors import UsageError
-from overflight.runtime.journal import Journal
+from overflight.runtime.flight.journal import Journal
 from overflight.station.summary import read, summarise
 
 if TYPE_CHECKING:

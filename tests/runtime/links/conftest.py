@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from overflight.runtime.event import Event, EventType
-from overflight.runtime.footprint import Place
+from overflight.runtime.pose.footprint import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

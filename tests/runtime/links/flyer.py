@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from overflight.runtime.event import Event
-from overflight.runtime.footprint import Place
 from overflight.runtime.links import Links
+from overflight.runtime.pose.footprint import Place
 
 
 def main(outbox: str, name: str, events: str, period_s: str, *uris: str) -> None:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from overflight.runtime.errors import MissingError, OverflightError, UsageError
 from overflight.runtime.event import Event
-from overflight.runtime.footprint import Place
 from overflight.runtime.links import Links
 from overflight.runtime.links.address import LinkAddress
 from overflight.runtime.links.cot import marker
 from overflight.runtime.links.mavlink import text
 from overflight.runtime.links.ros2 import classification
+from overflight.runtime.pose.footprint import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable

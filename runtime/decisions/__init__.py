@@ -1,0 +1,1 @@
+"""From scores to labels, from labels to events, from events to incidents."""

@@ -1,0 +1,1 @@
+"""Measuring engines and labels on held-out frames; never imported in flight."""

@@ -1,0 +1,1 @@
+"""Which frames are evaluated: pace, similarity to the last frame, and picture quality."""

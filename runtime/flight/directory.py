@@ -1,0 +1,177 @@
+"""The flight directory: what one run over one source leaves behind."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from overflight import __version__
+from overflight.jetson import telemetry
+from overflight.runtime.bundle import write_atomically
+from overflight.runtime.errors import OverflightError, UsageError
+from overflight.runtime.flight.journal import Journal, read_device, read_events, read_observations
+from overflight.runtime.records import SCHEMA, DeviceSummary, FlightRecord, encode_line
+from overflight.runtime.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from overflight.runtime.bank import LabelBank
+    from overflight.runtime.event import Event
+    from overflight.runtime.filters.similarity import SimilarityReport
+    from overflight.runtime.overflight import Overflight
+    from overflight.runtime.records import Observation
+
+RECORD = "flight.json"
+JOURNAL = "journal.sqlite"
+OBSERVATIONS = "observations.jsonl"
+EVENTS = "events.jsonl"
+BANKS = "banks"
+
+
+class Flight:
+    """A flight directory being written: ``flight.json`` at once, the journal as it goes, the rest at the end."""
+
+    def __init__(self, directory: Path, record: FlightRecord, bank: LabelBank, budget_bytes: int | None) -> None:
+        self.directory = directory
+        self.record = record
+        self.observed = 0
+        self._write_record()
+        self.keep_bank(bank)
+        self.journal = Journal(directory / JOURNAL, budget_bytes)
+
+    @classmethod
+    def begin(
+        cls,
+        directory: Path,
+        where: str,
+        overflight: Overflight,
+        *,
+        budget_bytes: int | None = None,
+        replace: bool = False,
+    ) -> Flight:
+        """Make the directory. Raises UsageError where a flight already lies, unless it is to be replaced."""
+        if (directory / RECORD).exists():
+            if not replace:
+                raise UsageError(f"{directory}: holds a flight already; name another directory or pass --replace")
+            shutil.rmtree(directory)
+        elif directory.is_dir() and any(directory.iterdir()):
+            raise UsageError(f"{directory}: is not empty and holds no flight; name another directory")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            return cls(directory, _record(where, overflight), overflight.bank, budget_bytes)
+        except OSError as error:
+            raise OverflightError(f"{directory}: {error.strerror}; name a directory that can be written") from error
+
+    def write(self, observation: Observation, embedding: NDArray[np.float32]) -> None:
+        """Take one observation."""
+        self.observed += 1
+        self.journal.append(observation, embedding)
+
+    def write_event(self, event: Event) -> None:
+        """Take one event."""
+        self.journal.append_event(event)
+
+    def keep_bank(self, bank: LabelBank) -> None:
+        """Keep a bank that answers in this flight: its scores can be understood, and had again, years later."""
+        (self.directory / BANKS).mkdir(exist_ok=True)
+        bank.save(self.directory / BANKS / f"{bank.sha256[:16]}.safetensors")
+
+    def end(self, because: str, dropped: Mapping[str, int], gate: SimilarityReport | None = None) -> FlightRecord:
+        """Close the journal, write the end into ``flight.json`` and export the observations."""
+        self.journal.close()
+        self.record = msgspec.structs.replace(
+            self.record,
+            ended_utc_ns=time.time_ns(),
+            ended_because=because,
+            observed=self.observed,
+            dropped=dict(dropped),
+            unrecorded=dict(self.journal.unrecorded),
+            device=self._device(),
+            gate=gate,
+        )
+        try:
+            self._write_record()
+            export_lines(self.directory)
+        except OSError as error:
+            raise OverflightError(
+                f"{self.directory}: {error.strerror}; the journal holds what was recorded, free the disk and run: "
+                f"overflight flight export {self.directory}"
+            ) from error
+        return self.record
+
+    def _device(self) -> DeviceSummary | None:
+        try:
+            readings = read_device(self.directory / JOURNAL)
+        except OverflightError:  # a journal that cannot be read is told of by the export that follows
+            return None
+        if not readings:
+            return None
+        joules = telemetry.joules(readings)
+        each = None if joules is None or not self.observed else joules / self.observed
+        return DeviceSummary(len(readings), telemetry.judge(readings).reasons, joules, each)
+
+    def _write_record(self) -> None:
+        write_atomically(self.directory / RECORD, msgspec.json.format(msgspec.json.encode(self.record), indent=1))
+
+
+def export_lines(directory: Path) -> list[Path]:
+    """Write ``observations.jsonl`` and ``events.jsonl`` from the journal, each atomically; return their paths."""
+    journal = directory / JOURNAL
+    _write_lines(directory / OBSERVATIONS, read_observations(journal))
+    _write_lines(directory / EVENTS, read_events(journal))
+    return [directory / OBSERVATIONS, directory / EVENTS]
+
+
+def _write_lines(path: Path, records: Iterable[Observation] | Iterable[Event]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            for record in records:
+                file.write(encode_line(record))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_record(directory: Path) -> FlightRecord:
+    """Read a flight's ``flight.json``. Raises UsageError where there is none."""
+    try:
+        return msgspec.json.decode((directory / RECORD).read_bytes(), type=FlightRecord)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(f"{directory}: not a flight directory ({error}); expected what overflight run left") from error
+
+
+def _record(where: str, overflight: Overflight) -> FlightRecord:
+    info = overflight.engine.info
+    header = overflight.bank.header
+    return FlightRecord(
+        schema=SCHEMA,
+        source=redact(where),
+        host=socket.gethostname(),
+        versions={
+            "overflight": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            info.target: info.version,
+            "system": platform.platform(),
+        },
+        model=overflight.bundle.manifest.name,
+        bundle=overflight.bundle.sha256,
+        engine=f"{info.target} {info.precision}",
+        engine_sha256=info.sha256,
+        bank=header.name,
+        bank_sha256=overflight.bank.sha256,
+        labels=tuple(label.text for label in header.labels if not label.background),
+        started_utc_ns=time.time_ns(),
+        engine_note=overflight.engine_note,
+    )

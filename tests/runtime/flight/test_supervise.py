@@ -1,0 +1,197 @@
+"""Looking after a flight: health, metrics, the service manager, and a new bank in flight."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from overflight.runtime import LabelBank, Overflight
+from overflight.runtime.bundle import Bundle
+from overflight.runtime.errors import UsageError
+from overflight.runtime.flight.bank_watch import BankWatch, newest_bank
+from overflight.runtime.flight.health import Gauges, HealthServer
+from overflight.runtime.flight.journal import Journal, read_embeddings, read_observations
+from overflight.runtime.flight.run import FlightConfig, fly
+from overflight.runtime.flight.systemd import Notifier
+from overflight.runtime.records import Costs, Observation
+from overflight.runtime.stream import Stream
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def overflight(colour_bundle: Bundle, colour_bank: LabelBank) -> Iterator[Overflight]:
+    with Overflight.load(colour_bundle, colour_bank) as loaded:
+        yield loaded
+
+
+def renamed(bank: LabelBank, name: str, **changes: object) -> LabelBank:
+    return LabelBank.make(msgspec.structs.replace(bank.header, name=name, **changes), bank.vectors)
+
+
+def observation(number: int) -> Observation:
+    return Observation(number, number, 30_000_000, "red", (), Costs(1, 2, 3), "b", "e", dropped={"black": 2})
+
+
+def fetch(port: int, path: str, data: bytes | None = None, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def wait_for(what: object, within_s: float = 5.0) -> None:
+    assert callable(what)
+    until = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < until, "it never happened"
+        time.sleep(0.02)
+
+
+def test_health_tells_alive_from_ready_from_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that runs is not yet one that sees, nor one that still does."""
+    gauges = Gauges()
+    server = HealthServer(gauges, 0, lambda raw: "")
+    try:
+        assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 503, 503]
+        gauges.observe(observation(1))
+        assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 200, 200]
+        monkeypatch.setattr("overflight.runtime.flight.health.FRESH_S", 0.0)
+        assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 200, 503]
+        assert fetch(server.port, "/etc/passwd")[0] == 404
+    finally:
+        server.close()
+
+
+def test_metrics_are_counted_in_base_units() -> None:
+    """Counters by reason and a histogram whose buckets add up."""
+    gauges = Gauges()
+    for number in range(3):
+        gauges.observe(observation(number))
+    text = gauges.metrics()
+    assert "overflight_observations_total 3" in text
+    assert 'overflight_dropped_total{reason="black"} 6' in text
+    assert 'overflight_age_seconds_bucket{le="0.02"} 0' in text
+    assert 'overflight_age_seconds_bucket{le="0.05"} 3' in text
+    assert 'overflight_age_seconds_bucket{le="+Inf"} 3' in text
+    assert "overflight_age_seconds_sum 0.090000" in text
+
+
+def test_a_bank_that_is_sent_answers_from_the_next_frame(
+    overflight: Overflight, colour_bank: LabelBank, tmp_path: Path
+) -> None:
+    """Over the loopback door: a good bank is used, a foreign one, a torn one and a browser are refused."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    bank, foreign = renamed(colour_bank, "sent"), renamed(colour_bank, "foreign", tower="d" * 64)
+    for one in (bank, foreign):
+        one.save(tmp_path / f"{one.header.name}.safetensors")
+    good = (tmp_path / "sent.safetensors").read_bytes()
+    answers: list[int] = []
+    seen: list[str] = []
+
+    def send() -> None:
+        wait_for(lambda: seen)
+        answers.append(fetch(port, "/bank", (tmp_path / "foreign.safetensors").read_bytes())[0])
+        answers.append(fetch(port, "/bank", good[:-5])[0])
+        answers.append(fetch(port, "/bank", good, Origin="http://evil.example")[0])
+        assert set(seen) == {colour_bank.sha256[:16]}
+        answers.append(fetch(port, "/bank", good)[0])
+
+    sender = threading.Thread(target=send)
+    sender.start()
+
+    def watch(stream: Stream, observation: Observation) -> None:
+        seen.append(observation.bank)
+        if len(answers) == 4 and seen[-1] == bank.sha256[:16]:
+            stream.stop()
+
+    fly(overflight, "test://?fps=50&size=64x48", tmp_path / "flight", FlightConfig(health_port=port), watch=watch)
+    sender.join()
+    assert answers == [409, 409, 403, 200]
+    kept = {path.stem for path in (tmp_path / "flight" / "banks").iterdir()}
+    assert kept == {colour_bank.sha256[:16], bank.sha256[:16]}
+
+
+def test_a_bank_dropped_into_the_watched_folder_is_taken(
+    colour_bank: LabelBank, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The newest good bank wins; a bad one is refused aloud, once."""
+    colour_bank.save(tmp_path / "first.safetensors")
+    taken: list[str] = []
+    watch = BankWatch(tmp_path, lambda bank: taken.append(bank.header.name))
+    try:
+        renamed(colour_bank, "second").save(tmp_path / "second.safetensors")
+        wait_for(lambda: taken == ["second"])
+        (tmp_path / "third.safetensors").write_bytes(b"torn")
+        wait_for(lambda: "bank refused" in capfd.readouterr().err)
+        renamed(colour_bank, "fourth").save(tmp_path / "fourth.safetensors")
+        wait_for(lambda: taken == ["second", "fourth"])
+        watch.reload()
+        wait_for(lambda: taken == ["second", "fourth", "fourth"])
+    finally:
+        watch.close()
+
+
+def test_a_folder_without_banks_is_used_wrongly(tmp_path: Path) -> None:
+    """The message names what was expected."""
+    with pytest.raises(UsageError, match=r"no label bank \(\*\.safetensors\)"):
+        newest_bank(tmp_path)
+
+
+def test_the_service_manager_hears_of_frames_only(
+    overflight: Overflight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """READY comes with the first observation, the watchdog is fed by observations, STOPPING comes at the end."""
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        monkeypatch.setenv("WATCHDOG_USEC", "90000")
+        fly(overflight, "test://?frames=30&fps=100&size=64x48", tmp_path / "flight")
+        heard = []
+        while True:
+            try:
+                heard.append(manager.recv(4096).decode())
+            except BlockingIOError:
+                break
+    assert heard[0] == "READY=1"
+    assert heard[-1] == "STOPPING=1"
+    fed = [line for line in heard if line.startswith("WATCHDOG=1\nSTATUS=")]
+    assert 3 <= len(fed) <= 20
+
+
+def test_without_a_service_manager_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a laptop the notifier is silent."""
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    Notifier().say("READY=1")
+    Notifier().alive("x")
+
+
+def test_a_budget_sheds_embeddings_before_observations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left out is counted; what is kept can be read."""
+    monkeypatch.setattr("overflight.runtime.flight.journal.COMMIT_S", 0.02)
+    journal = Journal(tmp_path / "journal.sqlite", budget_bytes=400_000)
+    for number in range(600):
+        journal.append(observation(number), np.full(256, 1 / 16, np.float32))
+        time.sleep(0.002)
+    journal.close()
+    kept = len(list(read_observations(journal.path)))
+    vectors = len(read_embeddings(journal.path)[0])
+    assert kept + journal.unrecorded["observations"] == 600
+    assert 0 < vectors < kept
+    assert journal.unrecorded["embeddings"] == kept - vectors
+    assert journal.path.stat().st_size < 600_000

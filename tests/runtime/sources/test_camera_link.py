@@ -1,0 +1,161 @@
+"""Network cameras through OpenCV: nobody there, somebody mute, a changed picture size: never a hang."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overflight.runtime.errors import SourceError
+from overflight.runtime.redact import redact
+from overflight.runtime.sources import open_source, video
+from overflight.runtime.sources.video import LiveVideo
+
+pytest.importorskip("cv2")
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg program")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "OPEN_TIMEOUT_MS", 2500)
+    monkeypatch.setattr(video, "READ_TIMEOUT_MS", 1000)
+
+
+@pytest.fixture
+def mute_server() -> Iterator[int]:
+    """Return the port of a server that accepts and never answers."""
+    server = socket.create_server(("127.0.0.1", 0))
+    accepted: list[socket.socket] = []
+
+    def accept() -> None:
+        while True:
+            try:
+                accepted.append(server.accept()[0])
+            except OSError:
+                return
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    yield int(server.getsockname()[1])
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join()
+    for connection in accepted:
+        connection.close()
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def failure(source: str) -> tuple[str, float]:
+    began = time.monotonic()
+    with pytest.raises(SourceError) as caught:
+        for _ in open_source(source).frames():
+            pass
+    return str(caught.value), time.monotonic() - began
+
+
+def test_a_server_that_never_answers_is_given_up(mute_server: int) -> None:
+    """The open timeout holds for RTSP, and the message holds no password."""
+    message, seconds = failure(f"rtsp://pilot:secret@127.0.0.1:{mute_server}/main")
+    assert seconds < 6
+    assert "cannot be opened" in message
+    assert "secret" not in message
+
+
+def test_a_dead_udp_port_is_given_up() -> None:
+    """The open timeout holds for UDP."""
+    message, seconds = failure(f"udp://@127.0.0.1:{free_port()}")
+    assert seconds < 6
+    assert "cannot be opened" in message
+
+
+def sender(port: int, seconds: float, size: str) -> subprocess.Popen[bytes]:
+    picture = f"testsrc2=size={size}:rate=25"
+    target = f"udp://127.0.0.1:{port}?pkt_size=1316"
+    return subprocess.Popen(
+        ["ffmpeg", "-loglevel", "error", "-re", "-f", "lavfi", "-i", picture, "-t", str(seconds), "-c:v", "mpeg2video",
+         "-g", "5", "-b:v", "2M", "-f", "mpegts", target],
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@needs_ffmpeg
+def test_a_stream_that_dies_ends_in_time() -> None:
+    """The read timeout holds for UDP: frames arrive, then nothing, then one line."""
+    port = free_port()
+    process = sender(port, 6, "320x240")
+    try:
+        message, _ = failure(f"udp://@127.0.0.1:{port}")
+    finally:
+        process.wait(20)
+    assert "stopped after" in message
+    assert int(message.split("stopped after ")[1].split()[0]) > 5
+
+
+@needs_ffmpeg
+def test_a_changed_picture_size_is_followed(tmp_path: Path) -> None:
+    """Two sizes in one transport stream, as when a link gets thin: every frame comes (OpenCV scales)."""
+    parts = []
+    for size in ("320x240", "160x120"):
+        path = tmp_path / f"{size}.ts"
+        subprocess.run(
+            ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25", "-t", "1",
+             "-c:v", "mpeg2video", "-g", "5", "-f", "mpegts", str(path)],
+            check=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        parts.append(path.read_bytes())
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(parts))
+    shapes = []
+    with pytest.raises(SourceError):
+        for frame in LiveVideo(str(both), "both").frames():
+            shapes.append(frame.pixels.shape[:2])  # noqa: PERF401 - what came before the end counts
+    assert len(shapes) > 45
+    assert set(shapes) <= {(240, 320), (120, 160)}
+
+
+def test_ffmpeg_gets_its_options_for_one_opening_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording opened later keeps the order of its frames; whoever set options keeps them."""
+    with video._low_latency():
+        assert "nobuffer" in os.environ[video._OPTIONS]
+    assert video._OPTIONS not in os.environ
+    monkeypatch.setenv(video._OPTIONS, "rtsp_transport;udp")
+    with video._low_latency():
+        assert os.environ[video._OPTIONS] == "rtsp_transport;udp"
+
+
+def test_an_unplugged_camera_is_looked_up_again() -> None:
+    """By its name under /dev/v4l, at each opening."""
+    message, _ = failure("v4l2:///dev/v4l/by-id/usb-nobody-index0")
+    assert "no such device" in message
+
+
+@pytest.mark.parametrize(
+    ("where", "shown"),
+    [
+        (
+            "gst://rtspsrc location=rtsp://a:b@10.0.0.1/x ! decodebin",
+            "gst://rtspsrc location=rtsp://***@10.0.0.1/x ! decodebin",
+        ),
+        (
+            'gst://rtspsrc user-id=joe user-pw="my word" ! decodebin',
+            "gst://rtspsrc user-id=*** user-pw=*** ! decodebin",
+        ),
+        ("rtsp://10.0.0.1/x?user=admin&password=1234", "rtsp://10.0.0.1/x?user=***&password=***"),
+        ("csi://0?size=1280x720", "csi://0?size=1280x720"),
+    ],
+)
+def test_credentials_are_found_wherever_they_stand(where: str, shown: str) -> None:
+    """In a pipeline's properties and in a query too."""
+    assert redact(where) == shown
