@@ -83,7 +83,7 @@ def scene(seed: int) -> NDArray[np.uint8]:
 
 def observed(stream: Stream, most: int = 10_000) -> list[Observation]:
     try:
-        return [sight.observation for sight in itertools.islice(stream.observations(), most)]
+        return [sight.observation for sight in itertools.islice(stream.results(), most)]
     finally:
         stream.close()
 

@@ -17,6 +17,7 @@ import pytest
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import UsageError
+from overflight.runtime.event import Event
 from overflight.runtime.flight.bank_watch import BankWatch, newest_bank
 from overflight.runtime.flight.health import Gauges, HealthServer
 from overflight.runtime.flight.journal import Journal, read_embeddings, read_observations
@@ -89,6 +90,30 @@ def test_metrics_are_counted_in_base_units() -> None:
     assert "overflight_age_seconds_sum 0.090000" in text
 
 
+def test_events_are_counted_in_the_metrics(overflight: Overflight, tmp_path: Path) -> None:
+    """The counter on the health port equals the events that the flight published until then."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    published: list[Event] = []
+    counted: list[tuple[int, str]] = []
+
+    def compare(stream: Stream, observation: Observation) -> None:
+        if published and not counted:
+            counted.append((len(published), fetch(port, "/metrics")[1]))
+            stream.stop()
+
+    fly(
+        overflight,
+        "test://?fps=50&size=64x48",
+        tmp_path / "flight",
+        FlightConfig(health_port=port),
+        on_observation=compare,
+        on_event=published.append,
+    )
+    ((count, metrics),) = counted
+    assert f"overflight_events_total {count}\n" in metrics
+
+
 def test_a_bank_that_is_sent_answers_from_the_next_frame(
     overflight: Overflight, colour_bank: LabelBank, tmp_path: Path
 ) -> None:
@@ -118,7 +143,13 @@ def test_a_bank_that_is_sent_answers_from_the_next_frame(
         if len(answers) == 4 and seen[-1] == bank.sha256[:16]:
             stream.stop()
 
-    fly(overflight, "test://?fps=50&size=64x48", tmp_path / "flight", FlightConfig(health_port=port), watch=watch)
+    fly(
+        overflight,
+        "test://?fps=50&size=64x48",
+        tmp_path / "flight",
+        FlightConfig(health_port=port),
+        on_observation=watch,
+    )
     sender.join()
     assert answers == [409, 409, 403, 200]
     kept = {path.stem for path in (tmp_path / "flight" / "banks").iterdir()}
