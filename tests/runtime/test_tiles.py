@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -64,7 +64,6 @@ def test_each_tile_gets_its_own_label_in_one_call(colour_bundle: Bundle, colour_
     np.testing.assert_array_equal(split.embedding, whole.embedding)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 6), st.integers(1, 4))
 def test_tiles_cover_a_picture_and_are_alike(height: int, width: int, rows: int, columns: int) -> None:
     """One size, no gap, row by row."""
@@ -95,7 +94,6 @@ def test_auto_follows_the_size_and_the_ground(
     assert Tiling.parse("auto").grid(*size, 224, gsd_m) == grid
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20_000), st.integers(1, 20_000), st.floats(0.001, 10))
 def test_auto_is_bounded(height: int, width: int, gsd_m: float) -> None:
     """No frame asks for more than one engine call holds."""

@@ -28,7 +28,7 @@ def camera(fps: float, seconds: float, jitter: float = 0.0) -> Iterator[Frame]:
         yield Frame(PIXELS, number, int((number / fps + rng.uniform(-jitter, jitter) / fps) * 1e9) + 10**12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from([10.0, 25.0, 29.97, 60.0]), st.floats(0.5, 60), st.floats(0, 0.09))
 def test_no_more_frames_than_asked_for(fps: float, wanted: float, jitter: float) -> None:
     """And not many fewer: jitter costs no second frame."""

@@ -216,7 +216,7 @@ def test_a_tlog_is_a_track_in_utc(tmp_path: Path) -> None:
     assert pose.lat_deg == pytest.approx(-20.2533 + 1.5e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_tlog_crashes_the_reader(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """A log damaged or cut off anywhere gives a track or a SourceError that names the file."""
