@@ -14,7 +14,7 @@ Value = str | tuple[float, ...]
 # Size in bytes and struct letter of each TIFF type; rationals are two of theirs.
 _TYPES = {1: (1, "B"), 2: (1, "s"), 3: (2, "H"), 4: (4, "I"), 5: (8, "I"), 7: (1, "s"), 9: (4, "i"), 10: (8, "i")}
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
-_XMP = re.compile(rb"<x:xmpmeta.*?</x:xmpmeta>", re.DOTALL)
+_XMP_BEGIN, _XMP_END = b"<x:xmpmeta", b"</x:xmpmeta>"
 _HEAD_BYTES = 256 * 1024  # cameras write Exif and XMP before the pixels
 _MAX_ENTRIES = 512
 
@@ -84,9 +84,10 @@ def _value(tiff: bytes, order: str, place: int, kind: int, length: int) -> Value
 
 def _xmp(head: bytes) -> dict[str, str]:
     """Return the ``drone-dji`` values, whether written as attributes or as elements."""
-    found = _XMP.search(head)
-    if found is None:
+    begin = head.find(_XMP_BEGIN)
+    end = head.find(_XMP_END, begin)
+    if begin < 0 or end < 0:
         return {}
-    text = found[0].decode("utf-8", "replace")
+    text = head[begin:end].decode("utf-8", "replace")
     values = dict(re.findall(r'drone-dji:(\w+)\s*=\s*"([^"]*)"', text))
     return values | dict(re.findall(r"<drone-dji:(\w+)>([^<]*)</", text))

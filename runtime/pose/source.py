@@ -10,6 +10,7 @@ import msgspec
 
 from overflight.runtime.errors import MissingError, SourceError, UsageError
 from overflight.runtime.pose.fields import number, utc_ns
+from overflight.runtime.pose.refusals import Refusals
 from overflight.runtime.pose.stills import read_still
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ class StillPoses:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._refused: list[str] = []
+        self._refused = Refusals(most=None)
 
     @property
     def refused(self) -> tuple[str, ...]:
         """Stills without a position, one line each."""
-        return tuple(self._refused)
+        return self._refused.lines
 
     def of(self, frame: Frame) -> Pose | None:
         """Read the pose of the file that the frame came from."""
@@ -54,7 +55,7 @@ class StillPoses:
                 raise SourceError(f"frame {frame.number}: not a still, so it carries no pose; give a track with --pose")
             pose = read_still(self._directory / frame.name)
         except (SourceError, OSError) as error:
-            self._refused.append(str(error))
+            self._refused.add(str(error))
             return None
         return pose if pose.utc_ns else msgspec.structs.replace(pose, utc_ns=frame.captured_utc_ns or 0)
 

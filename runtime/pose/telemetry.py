@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
+from overflight.runtime.bounded import open_regular
 from overflight.runtime.errors import SourceError, missing_extra
 from overflight.runtime.pose.attitude import from_quaternion
 from overflight.runtime.pose.fields import position
@@ -23,6 +26,9 @@ GROUND_FRESH_MS = 1000
 _WANTED = {2, 24, 30, 33, 132, 136, 158, 285}  # the messages that Telemetry.take knows
 CLOCK_DRIFT = 100e-6  # two crystals may part by this much, so the least delay is forgotten as slowly
 REBOOT_MS = 2000
+MAX_BYTES = 256 << 20  # of a .tlog; an hour takes 20 to 100 MB
+MAX_DAMAGED = 100_000
+_MAGIC = re.compile(rb"[\xfd\xfe]")
 
 
 class Telemetry:
@@ -143,11 +149,13 @@ def read_tlog(path: Path) -> PoseTrack:
     except ImportError as error:
         raise missing_extra("pymavlink", "mavlink") from error
     telemetry, parser = Telemetry("utc"), dialect.MAVLink(None)
-    raw, place, damaged = path.read_bytes(), 0, 0
+    raw, place, damaged = _map(path), 0, 0
     while place + 8 < len(raw):
         length, kind = _packet(raw, place + 8)
         if length == 0:
             damaged, place = damaged + 1, _next_packet(raw, place + 1)
+            if damaged > MAX_DAMAGED:
+                raise SourceError(f"{path}: more than {MAX_DAMAGED} damaged packets; copy the log again")
             continue
         if kind in _WANTED:
             try:
@@ -164,7 +172,15 @@ def read_tlog(path: Path) -> PoseTrack:
     return telemetry.track
 
 
-def _packet(raw: bytes, place: int) -> tuple[int, int]:
+def _map(path: Path) -> mmap.mmap | bytes:
+    """Map a log into memory, so that only the pages that are read take room."""
+    with open_regular(path, MAX_BYTES) as file:
+        if not os.fstat(file.fileno()).st_size:
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _packet(raw: mmap.mmap | bytes, place: int) -> tuple[int, int]:
     """Return a packet's length and message id, 0 and -1 where none begins or the file ends inside it."""
     head = raw[place : place + 10]
     match head[:1]:
@@ -178,7 +194,7 @@ def _packet(raw: bytes, place: int) -> tuple[int, int]:
     return (length, kind) if place + length <= len(raw) else (0, -1)
 
 
-def _next_packet(raw: bytes, place: int) -> int:
+def _next_packet(raw: mmap.mmap | bytes, place: int) -> int:
     """Return where the time of the next possible packet begins."""
-    starts = [found for magic in (b"\xfd", b"\xfe") if (found := raw.find(magic, place + 8)) >= 0]
-    return min(starts, default=len(raw) + 8) - 8
+    found = _MAGIC.search(raw, place + 8)
+    return found.start() - 8 if found else len(raw)
