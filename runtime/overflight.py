@@ -13,6 +13,7 @@ from overflight.runtime.errors import MissingError
 from overflight.runtime.frame import Frame
 from overflight.runtime.observe import Observer
 from overflight.runtime.resize import Resizer
+from overflight.runtime.signatures import open_bank
 from overflight.runtime.store import choose
 from overflight.runtime.stream import Stream
 
@@ -77,7 +78,7 @@ class Overflight:
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle or default_bundle())
         if not isinstance(labels, LabelBank):
-            labels = LabelBank.load(labels or _own_bank(opened))
+            labels = LabelBank.load(_own_bank(opened)) if labels is None else open_bank(labels, opened)
         labels.check_fits(opened.manifest)
         chosen = choose(opened, target, precision, forced=forced, threads=threads)
         return cls(opened, chosen.engine, labels, margin=margin, tiling=tiling, engine_note=chosen.note)
@@ -102,7 +103,7 @@ class Overflight:
 
     def use(self, labels: str | os.PathLike[str] | LabelBank) -> None:
         """Match against another bank from the next frame on. A bank that does not fit is refused, the old one stays."""
-        bank = labels if isinstance(labels, LabelBank) else LabelBank.load(labels)
+        bank = labels if isinstance(labels, LabelBank) else open_bank(labels, self.bundle)
         bank.check_fits(self.bundle.manifest)
         self.bank = bank
         self.observer.use(bank)

@@ -48,9 +48,10 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep every test away from the engines that this machine's user has built."""
+    """Keep every test away from the engines and the trusted keys of this machine's user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVERFLIGHT_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("OVERFLIGHT_TRUSTED_KEYS", str(tmp_path_factory.mktemp("no-keys") / "none"))
         yield
 
 

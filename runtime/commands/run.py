@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     "--watch-bank", is_flag=True, help="Take a new bank in flight whenever --labels (a file or folder) changes."
 )
 @click.option(
-    "--health", type=click.IntRange(0, 65535), help="Serve health, metrics and POST /bank on this loopback port."
+    "--health",
+    type=click.IntRange(0, 65535),
+    help="Serve health, status, metrics and POST /bank on this loopback port.",
 )
 @click.option("--pose", help="Telemetry: stills, FILE.srt|csv|gpx|mp4|tlog, udpin:0.0.0.0:14550 or a serial port.")
 @click.option("--camera", help="Angles of view, for places: hfov=71.6,vfov=56.8 or f35=24; gimbal=-90; ground=M.")

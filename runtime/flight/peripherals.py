@@ -75,6 +75,13 @@ class Peripherals:
         if self._geotagger is not None and self._geotagger.autopilot is not None:
             self._geotagger.autopilot.beat(time.monotonic_ns())
 
+    def armed(self) -> bool | None:
+        """Whether the autopilot says that it is armed; None where none is connected or heard."""
+        autopilot = self._geotagger.autopilot if self._geotagger is not None else None
+        connected = [autopilot] if autopilot is not None else self._links.vehicles if self._links is not None else []
+        said = {one.armed for one in connected}
+        return True if True in said else False if False in said else None
+
     def publish(self, event: Event) -> Event:
         """Publish an event with its incident, and with a small picture when it begins; return it as published."""
         event = self._incidents.join(event)

@@ -9,23 +9,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from overflight.runtime.bank import LabelBank
 from overflight.runtime.decisions.event_tracker import EventRules, EventTracker
 from overflight.runtime.errors import OverflightError, SourceError
 from overflight.runtime.filters.pace import Pace
 from overflight.runtime.flight.bank_watch import BankWatch
+from overflight.runtime.flight.control_token import ControlToken, token_path
 from overflight.runtime.flight.device_log import DeviceLog
 from overflight.runtime.flight.directory import Flight
 from overflight.runtime.flight.health import Gauges, HealthServer
 from overflight.runtime.flight.log import say
 from overflight.runtime.flight.peripherals import PeripheralConfig, Peripherals
 from overflight.runtime.flight.systemd import Notifier
+from overflight.runtime.signatures import receive_bank
 from overflight.runtime.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from overflight.runtime.bank import LabelBank
     from overflight.runtime.event import Event
     from overflight.runtime.overflight import Overflight
     from overflight.runtime.records import FlightRecord, Observation
@@ -73,8 +75,12 @@ def fly(
             where, overflight.observer, config.pace, locate=peripherals.locate, notice=partial(_notice, gauges)
         )
         stack.callback(stream.close)
+        overflight.bundle.accept()
+        overflight.bank.accept()
         flight = Flight.begin(out, where, overflight, budget_bytes=config.budget_bytes, replace=config.replace)
         banks.begin(flight)
+        gauges.flight, gauges.bundle = str(flight.directory.resolve()), overflight.bundle.sha256
+        gauges.armed = peripherals.armed
         supervise = stack.enter_context(_supervise(gauges, banks, stream, flight, config))
         tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}", flight.record.started_utc_ns)
 
@@ -115,12 +121,14 @@ class _Banks:
     def use(self, bank: LabelBank) -> None:
         if self._flight is None:
             raise OverflightError("the flight has not begun; send the bank again")
+        bank.check_fits(self._overflight.bundle.manifest)
+        bank.accept()
         self._overflight.use(bank)
         self._flight.keep_bank(bank)
 
     def take(self, raw: bytes) -> str:
         """Take the bytes of a bank and return its hash. Raises OverflightError."""
-        bank = LabelBank.decode(raw, source="the received bank")
+        bank = receive_bank(raw, source="the received bank")
         self.use(bank)
         say("bank in use", bank=bank.header.name, sha256=bank.sha256, labels=len(bank))
         return bank.sha256
@@ -150,7 +158,7 @@ def _supervise(
     with ExitStack() as stack:
         stack.callback(DeviceLog(flight.journal.append_device).close)
         if config.health_port is not None:
-            server = HealthServer(gauges, config.health_port, banks.take)
+            server = HealthServer(gauges, config.health_port, banks.take, ControlToken(token_path()))
             stack.callback(server.close)
             say("health", address=f"http://127.0.0.1:{server.port}")
         bank_watch = BankWatch(config.watch_bank, banks.use) if config.watch_bank is not None else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +17,7 @@ import msgspec
 from overflight import __version__
 from overflight.runtime.links.message import LinkDown, Message, Refused
 from overflight.runtime.links.message import brief as shorten
+from overflight.runtime.links.tls import NO_FILES, TlsFiles, connecting_context
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
@@ -33,8 +33,9 @@ class WebhookLink:
     grace_s = 0.0
     refresh_s: float | None = None
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, tls: TlsFiles = NO_FILES) -> None:
         parts = urlsplit(uri)
+        self._tls = tls
         self._secure = parts.scheme == "https"
         self._host, self._port = str(parts.hostname), parts.port
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -47,7 +48,7 @@ class WebhookLink:
     def open(self) -> None:
         """Connect."""
         if self._secure:
-            context = ssl.create_default_context()
+            context = connecting_context(self._tls)
             self._connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=context)
         else:
             self._connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
