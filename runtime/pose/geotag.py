@@ -8,7 +8,6 @@ from overflight.runtime.errors import UsageError
 from overflight.runtime.pose.camera_model import CameraModel
 from overflight.runtime.pose.footprint import WHOLE, Tile, locate
 from overflight.runtime.pose.source import LIVE, STILLS, Poses, open_poses
-from overflight.runtime.pose.stills import read_camera
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,19 +31,16 @@ class Geotagger:
     ``autopilot`` is the live MAVLink connection that the poses come from, if any.
     """
 
-    def __init__(
-        self, poses: Poses, camera: CameraModel | None, stills: Path | None, autopilot: Autopilot | None
-    ) -> None:
+    def __init__(self, poses: Poses, camera: CameraModel | None, autopilot: Autopilot | None) -> None:
         self.autopilot = autopilot
         self._poses = poses
         self._camera = camera
-        self._stills = stills
 
     @classmethod
     def open(cls, pose: str, camera: str | None = None, *, directory: Path | None = None) -> Geotagger:
         """Open ``--pose`` and ``--camera``; ``directory`` is where stills lie. Raises what their readers raise.
 
-        Without ``--camera``, stills tell their lens themselves.
+        Without ``--camera``, the lens is the one that stills and KLV describe.
         """
         autopilot = None
         if pose.startswith(LIVE):
@@ -54,9 +50,7 @@ class Geotagger:
         if pose == STILLS and directory is None:
             raise UsageError("--pose stills: the source is no folder of stills; give a telemetry file or address")
         poses = open_poses(pose, directory=directory, vehicle=autopilot)
-        return cls(
-            poses, CameraModel.parse(camera) if camera else None, directory if pose == STILLS else None, autopilot
-        )
+        return cls(poses, CameraModel.parse(camera) if camera else None, autopilot)
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -69,9 +63,7 @@ class Geotagger:
         if pose is None:
             return Location(None, None)
         height, width = frame.pixels.shape[:2]
-        camera = self._camera
-        if camera is None and self._stills is not None and frame.name is not None:
-            camera = read_camera(self._stills / frame.name, (width, height))
+        camera = self._camera or self._poses.camera(frame)
         return Location(pose, None if camera is None else locate(pose, camera, (width, height), tile))
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import SourceError
+from overflight.runtime.pose.attitude_tags import measured
 from overflight.runtime.pose.fields import number, position, rounding_m, utc_ns
 from overflight.runtime.pose.record import DEFAULT_H_ACC_M, Attitude, Pose
 from overflight.runtime.pose.refusals import Refusals
@@ -33,6 +34,7 @@ _ALTITUDE = re.compile(rf"\[altitude ?: ?{_N}\]")
 _GIMBAL = re.compile(rf"\[gb_yaw ?: ?{_N} gb_pitch ?: ?{_N} gb_roll ?: ?{_N}\]")
 _GPS = re.compile(rf"GPS ?\({_N}, ?{_N}, ?{_N}(M?)\)")
 _HEIGHT = re.compile(rf"(?:\bH |BAROMETER:|\bHb:){_N}")
+_ZOOM = re.compile(rf"\[?dzoom(?:_ratio)? ?: ?{_N}")
 _PRY = r"\(" + ", ".join([rf"{_N}°"] * 3) + r"\)"
 _F_PRY, _G_PRY = re.compile(r"F\.PRY " + _PRY), re.compile(r"G\.PRY " + _PRY)
 
@@ -135,9 +137,12 @@ def _pose(block: _Block, swap: bool) -> Pose:
     vehicle, gimbal = _attitude(_F_PRY, block.text), _attitude(_G_PRY, block.text)
     if gb := _GIMBAL.search(block.text):
         gimbal = Attitude(number(gb[1]) % 360.0, number(gb[2]), number(gb[3]))
+    if gimbal is not None and not measured(gimbal, vehicle):
+        gimbal = None
     return Pose(
         utc_ns=0, lat_deg=lat_deg, lon_deg=lon_deg, height_m=height_m, altitude_m=altitude_m,
         vehicle=vehicle, gimbal=gimbal, h_acc_m=max(DEFAULT_H_ACC_M, rounding_m(lat_text)),
+        zoom=_zoom(block.text),
     )  # fmt: skip
 
 
@@ -152,3 +157,11 @@ def _heights(text: str) -> tuple[float | None, float | None]:
 def _attitude(pattern: re.Pattern[str], text: str) -> Attitude | None:
     found = pattern.search(text)
     return Attitude(number(found[3]) % 360.0, number(found[1]), number(found[2])) if found else None
+
+
+def _zoom(text: str) -> float:
+    """Return the digital zoom: a factor, or ten thousand times one in older firmware."""
+    found = _ZOOM.search(text)
+    zoom = number(found[1]) if found else 1.0
+    zoom = zoom / 10_000 if zoom >= 1000.0 else zoom
+    return zoom if 1.0 <= zoom <= 1000.0 else 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -12,6 +12,9 @@ from overflight.runtime.errors import SourceError
 from overflight.runtime.pose.attitude import slerp
 from overflight.runtime.pose.geodesy import offset
 from overflight.runtime.pose.record import DEFAULT_H_ACC_M, Attitude, Pose, Quality
+
+if TYPE_CHECKING:
+    from overflight.runtime.pose.camera_model import CameraModel
 
 Clock = Literal["monotonic", "utc", "media"]
 T = TypeVar("T")
@@ -86,6 +89,7 @@ class PoseTrack:
         self._positions = _Series[Pose](keep_ns)
         self._vehicle = _Series[Attitude](keep_ns)
         self._gimbal = _Series[Attitude](keep_ns)
+        self._camera = _Series["CameraModel"](keep_ns)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -111,6 +115,18 @@ class PoseTrack:
                 self._vehicle.add(t_ns, vehicle)
             if gimbal is not None:
                 self._gimbal.add(t_ns, gimbal)
+
+    def describe_camera(self, t_ns: int, camera: CameraModel) -> None:
+        """Add what the telemetry says of the camera from a moment on."""
+        with self._lock:
+            self._camera.add(t_ns, camera)
+
+    def camera_at(self, t_ns: int) -> CameraModel | None:
+        """Return the camera that was described last before a moment, within 5 s; None where none was."""
+        with self._lock:
+            before, after = self._camera.around(t_ns)
+            near = [(abs(t_ns - self._camera.times[i]), i) for i in (before, after) if i is not None]
+            return self._camera.values[min(near)[1]] if near and min(near)[0] <= POSITION_GAP_NS else None
 
     def at(self, t_ns: int) -> Pose | None:
         """Return the pose at a moment of the track's clock, or None while nothing is known."""
@@ -169,6 +185,7 @@ def _between(a: Pose, b: Pose, into_ns: int, gap_ns: int) -> Pose:
         h_acc_m=max(_h_acc(a), _h_acc(b)) + ACCELERATION_MPS2 * s * rest / 2,
         quality="interpolated",
         age_ns=min(into_ns, gap_ns - into_ns),
+        zoom=a.zoom if share < 0.5 else b.zoom,
     )
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.pose.autopilot import Address, Autopilot
-from overflight.runtime.pose.telemetry import Telemetry, read_tlog
+from overflight.runtime.pose.telemetry import Telemetry
+from overflight.runtime.pose.tlog import read_tlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
