@@ -9,7 +9,7 @@ import msgspec
 
 from overflight.runtime.errors import UsageError
 from overflight.runtime.links.tls import NO_FILES, TlsFiles
-from overflight.runtime.redact import redact
+from overflight.runtime.redact import quote_credentials, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,7 @@ class LinkAddress(msgspec.Struct, frozen=True):
         ``https://host/path`` for a webhook, ``mavlink:udpin:0.0.0.0:14550``, ``ros2://namespace``. With TLS,
         ``#ca=FILE&cert=FILE&key=FILE`` name PEM files. Raises UsageError, also for a file that cannot be read.
         """
+        text = quote_credentials(text)
         uri, _, fragment = text.partition("#")
         scheme = uri.partition(":")[0].lower()
         shown = redact(uri)
@@ -57,7 +58,9 @@ class LinkAddress(msgspec.Struct, frozen=True):
             complete = bool(parts.hostname) and (parts.port is not None or not scheme.startswith("cot+"))
             options = dict(parse_qsl(fragment, keep_blank_values=True, strict_parsing=bool(fragment)))
         except ValueError as error:
-            raise UsageError(f"--link {shown}: {error}; expected one of {SCHEMES}") from error
+            # The error quotes what it could not read, which may be a password that was not encoded.
+            reason = "Port out of range" if "range" in str(error) else "not an address with options as NAME=VALUE"
+            raise UsageError(f"--link {shown}: {reason}; expected one of {SCHEMES}") from error
         match scheme:
             case "mqtt" | "mqtts" | "cot+udp" | "cot+tcp" | "cot+tls" | "http" | "https":
                 if not complete:

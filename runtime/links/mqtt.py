@@ -23,6 +23,7 @@ import msgspec
 from overflight.runtime.errors import OverflightError, missing_extra
 from overflight.runtime.links.message import LinkDown, Message, brief
 from overflight.runtime.links.tls import NO_FILES, TlsFiles, connecting_context
+from overflight.runtime.worker import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,7 @@ class MqttLink:
         self._answer = ""
         self._lost = threading.Event()
         self._before: dict[str, Event] = {}
+        self.faults = Faults(f"{self._prefix}/bank/set")
 
     def open(self) -> None:
         """Connect, and say ``online`` once the broker has taken us."""
@@ -144,19 +146,31 @@ class MqttLink:
         self._answered.set()
 
     def _received(self, client: Any, data: Any, message: Any) -> None:
-        """Take a bank from the ground; what is wrong with it is answered, never raised."""
+        """Take a bank from the ground and answer with its hash or the reason why not.
+
+        Nothing may be raised: it would end paho's thread, and a retained message would do so at every connection.
+        """
         if self._on_bank is None:
             return
         try:
-            if len(message.payload) > MAX_BANK_BYTES:
-                raise OverflightError(f"a bank of {len(message.payload)} bytes; expected at most {MAX_BANK_BYTES}")
-            state = {"bank": self._on_bank(message.payload), "error": None}
+            state = self._take_bank(self._on_bank, message.payload)
+            client.publish(f"{self._prefix}/bank/state", msgspec.json.encode(state), qos=1, retain=True)
+        except Exception as error:
+            self.faults.note(error)
+
+    def _take_bank(self, on_bank: Callable[[bytes], str], payload: bytes) -> dict[str, str | None]:
+        try:
+            if len(payload) > MAX_BANK_BYTES:
+                raise OverflightError(f"a bank of {len(payload)} bytes; expected at most {MAX_BANK_BYTES}")
+            return {"bank": on_bank(payload), "error": None}
         except OverflightError as error:
-            state = {"bank": None, "error": str(error)}
-        client.publish(f"{self._prefix}/bank/state", msgspec.json.encode(state), qos=1, retain=True)
+            return {"bank": None, "error": str(error)}
+        except Exception as error:
+            self.faults.note(error)
+            return {"bank": None, "error": f"{type(error).__name__}: {error}; the bank in use stays"}
 
     def _drop(self) -> None:
-        """Leave without a word, so that a message that was not acknowledged is sent by nobody but the outbox."""
+        """Disconnect, so that only the outbox sends again what was not acknowledged."""
         client, self._client = self._client, None
         if client is not None:
             client.on_connect = client.on_disconnect = client.on_message = None
