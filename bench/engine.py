@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "flown": (),
-    "hugging": ("torch", "transformers"),
-    "laion": ("open_clip_torch", "torch", "transformers"),
+    "transformers_torch": ("torch", "transformers"),
+    "open_clip": ("open_clip_torch", "torch", "transformers"),
     "traced": ("onnxruntime", "onnx", "torch", "transformers"),
-    "intel": ("openvino", "nncf", "torch", "transformers"),
+    "openvino_nncf": ("openvino", "nncf", "torch", "transformers"),
     "naive": ("torch", "transformers", "opencv-python"),
 }
 EVERY = (
-    "hugging:fp32",
-    "hugging:bf16",
-    "hugging:compiled",
-    "laion:fp32",
+    "transformers_torch:fp32",
+    "transformers_torch:bf16",
+    "transformers_torch:compiled",
+    "open_clip:fp32",
     "traced:fp32",
     "traced:dynamic",
     "traced:static",
-    "intel:fp32",
-    "intel:nncf",
+    "openvino_nncf:fp32",
+    "openvino_nncf:nncf",
 )
 OURS = ("ours:fp32",)
 INCLUDED = {
@@ -91,7 +91,7 @@ def measure(
                 calls[title if call == "embed" else f"{title} {call}"] = Turn(subject, call)
         samples = take_turns(calls, plan, report)
         answers = {title: _answers(subject) for title, subject in running.items()} if name == "engine" else {}
-        reference = next((answers[title] for title in ("hugging:fp32", "ours:fp32") if title in answers), None)
+        reference = next((answers[title] for title in ("transformers_torch:fp32", "ours:fp32") if title in answers), None)
         run = new_run()
         rows = [
             _row(field, bundle, frames, name, run, title, subject, samples, answers.get(title), reference)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from overflight.bench.row import Row
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-YARDSTICKS = ("hugging:fp32", "naive:fp32", "hugging:cuda-fp16-eager")
+YARDSTICKS = ("transformers_torch:fp32", "naive:fp32", "transformers_torch:cuda-fp16-eager")
 NAMES = {
     "ours": "Overflight",
     "flown": "Overflight, picture to verdict",
-    "hugging": "transformers + torch",
-    "laion": "open_clip",
+    "transformers_torch": "transformers + torch",
+    "open_clip": "open_clip",
     "traced": "ONNX Runtime, traced graph",
-    "intel": "OpenVINO, traced graph",
+    "openvino_nncf": "OpenVINO, traced graph",
     "naive": "naive loop, both towers",
 }
 

@@ -85,12 +85,12 @@ def _engine(
 ) -> None:
     """Time the image tower: our engines, and any peer, in turns.
 
-    Peers run in processes of their own: hugging (fp32, bf16, compiled, cuda-fp16-eager, cuda-fp16-sdpa,
-    cuda-fp16-compiled), laion (fp32), traced (fp32, dynamic, static), intel (fp32, nncf), naive (fp32).
+    Peers run in processes of their own: transformers_torch (fp32, bf16, compiled, cuda-fp16-eager, cuda-fp16-sdpa,
+    cuda-fp16-compiled), open_clip (fp32), traced (fp32, dynamic, static), openvino_nncf (fp32, nncf), naive (fp32).
 
     \b
     overflight bench engine
-    overflight bench engine --checkpoint models/default --subject hugging:fp32 --subject ours:fp32
+    overflight bench engine --checkpoint models/default --subject transformers_torch:fp32 --subject ours:fp32
     """
     from overflight.bench.engine import Field, measure
     from overflight.bench.frames import FILM
