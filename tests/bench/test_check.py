@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from overflight.bench.check import check_functions, check_records, failures, read_budgets
@@ -135,3 +136,24 @@ def test_a_share_of_the_floor_is_asked_for(row: Callable[..., Row], tmp_path: Pa
             + f'[[share]]\nmeasure = "engine"\nsubject = "ours:fp32"\nleast = {least}\n'
         )
         assert outcomes(rows, tmp_path, text) == [expected]
+
+
+def starved(row: Row) -> Row:
+    return msgspec.structs.replace(row, figures={**row.figures, "granted": 0.4})
+
+
+def test_a_starved_subject_is_judged_by_nothing(row: Callable[..., Row], tmp_path: Path) -> None:
+    """A ratio over a subject that did not get its threads is neither kept nor missed; an older sound one counts."""
+    ours, theirs = row("engine", "ours:fp32", [1] * 10), row("engine", "transformers_torch:fp32", [200] * 10)
+    match = row("match", "match and decide", [300_000] * 5, labels=1000)
+    assert outcomes([ours, starved(theirs), starved(match)], tmp_path) == ["not judged", "not judged"]
+    slow = row("engine", "ours:fp32", [300] * 10, run="old")
+    old = [slow, row("engine", "transformers_torch:fp32", [200] * 10, run="old")]
+    assert outcomes([*old, ours, starved(theirs)], tmp_path)[0] == "missed"
+
+
+def test_a_share_above_its_floor_is_not_judged(row: Callable[..., Row], tmp_path: Path) -> None:
+    """Nothing is faster than the floor: the peak was measured too low."""
+    rows = [row("engine", "ours:fp32", [100] * 5, floor=Floor({"fp32": 1000}, 10, {"fp32": 1.0}, 109.0, 1.09))]
+    text = BUDGETS.partition("[[ratio]]")[0] + '[[share]]\nmeasure = "engine"\nsubject = "ours:fp32"\nleast = 0.8\n'
+    assert outcomes(rows, tmp_path, text) == ["not judged"]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from overflight.bench.compare import compare
@@ -19,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 def contest(row: Callable[..., Row], run: str, factor: float) -> list[Row]:
     theirs = [10_000_000 + n * 1000 for n in range(20)]
     ours = [int(ns * factor) for ns in theirs]
-    return [row("engine", "transformers_torch:fp32", theirs, run=run, batch=1), row("engine", "ours:fp32", ours, run=run, batch=1)]
+    return [
+        row("engine", "transformers_torch:fp32", theirs, run=run, batch=1),
+        row("engine", "ours:fp32", ours, run=run, batch=1),
+    ]
 
 
 def test_the_table_has_every_subject_and_its_ratio(row: Callable[..., Row]) -> None:
@@ -29,6 +33,18 @@ def test_the_table_has_every_subject_and_its_ratio(row: Callable[..., Row]) -> N
     assert text.index("| Overflight fp32 |") < text.index("| transformers + torch fp32 |")
     assert "0.25 (0.25 to 0.25)" in text
     assert "no / module" in text
+
+
+def test_a_starved_subject_is_marked_and_compared_with_nothing(row: Callable[..., Row]) -> None:
+    """Its time is shown as it was; no ratio is formed with it, in either direction."""
+    rows = contest(row, "a", 0.01)
+    rows[0] = msgspec.structs.replace(rows[0], figures={**rows[0].figures, "granted": 0.31})
+    text = markdown(rows)
+    assert "starved: got 31% of its processor time" in text
+    assert "0.01" not in text
+    assert "starved" in summary(rows)
+    with pytest.raises(UsageError, match="no subject"):
+        compare(rows, rows, "transformers_torch:fp32")
 
 
 def test_only_the_newest_run_of_a_model_is_shown(row: Callable[..., Row]) -> None:
