@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from overflight.runtime.frame import Frame
     from overflight.runtime.links import Links
     from overflight.runtime.pose.geotag import Geotagger, Location
+    from overflight.runtime.worker import Faults, Worker
 
 LANDING_S = 5.0  # the links may deliver for this long at the end of a flight; the rest waits for the next one
 REPORT_S = 5.0
@@ -89,6 +90,16 @@ class Peripherals:
             picture = thumbnail(self._frame) if event.type == "begin" and self._frame is not None else b""
             self._links.publish(event, picture)
         return event
+
+    @property
+    def watched(self) -> list[Worker | Faults]:
+        """The supervised threads and callbacks of the links."""
+        return [] if self._links is None else [*self._links.workers, *self._links.faults]
+
+    def links_note(self) -> str | None:
+        """Return the troubles of the links, such as a broker that does not answer; None where all are connected."""
+        troubles = {} if self._links is None else self._links.troubles()
+        return "; ".join(f"link {name}: {trouble}" for name, trouble in troubles.items() if trouble) or None
 
     def _open_links(self, config: PeripheralConfig, take_bank: Callable[[bytes], str]) -> Links | None:
         if not config.links:
