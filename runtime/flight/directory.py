@@ -15,19 +15,20 @@ from overflight import __version__
 from overflight.jetson import telemetry
 from overflight.runtime.bundle import write_atomically
 from overflight.runtime.errors import OverflightError, UsageError
-from overflight.runtime.flight.journal import Journal, read_device, read_events, read_observations
-from overflight.runtime.records import SCHEMA, DeviceSummary, FlightRecord, encode_line
+from overflight.runtime.flight.journal import Journal
+from overflight.runtime.flight.journal_reader import read_device, read_events, read_observations
+from overflight.runtime.flight.pictures import PictureChooser, small_jpeg
+from overflight.runtime.records import SCHEMA, DeviceSummary, FlightRecord, encode_line, partition_skipped
 from overflight.runtime.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.event import Event
     from overflight.runtime.filters.similarity import SimilarityReport
+    from overflight.runtime.observe import FrameResult
     from overflight.runtime.overflight import Overflight
     from overflight.runtime.records import Observation
 
@@ -48,6 +49,7 @@ class Flight:
         self._write_record()
         self.keep_bank(bank)
         self.journal = Journal(directory / JOURNAL, budget_bytes)
+        self._pictures = PictureChooser()
 
     @classmethod
     def begin(
@@ -72,10 +74,18 @@ class Flight:
         except OSError as error:
             raise OverflightError(f"{directory}: {error.strerror}; name a directory that can be written") from error
 
-    def write(self, observation: Observation, embedding: NDArray[np.float32]) -> None:
-        """Take one observation."""
+    def write(self, result: FrameResult) -> None:
+        """Take one observation with the embeddings of its frame and tiles."""
         self.observed += 1
-        self.journal.append(observation, embedding)
+        self.journal.append(result.observation, result.embedding, result.tile_embeddings)
+
+    def write_picture(self, result: FrameResult, events: Sequence[Event]) -> None:
+        """Keep a small picture of the frame if it is worth one; ``events`` are those that it caused."""
+        if reasons := self._pictures.reasons(result, events):
+            if jpeg := small_jpeg(result.frame):
+                self.journal.append_picture(result.observation.frame, reasons, jpeg)
+            else:
+                self.journal.unrecorded["pictures"] += 1
 
     def write_event(self, event: Event) -> None:
         """Take one event."""
@@ -86,7 +96,13 @@ class Flight:
         (self.directory / BANKS).mkdir(exist_ok=True)
         bank.save(self.directory / BANKS / f"{bank.sha256[:16]}.safetensors")
 
-    def end(self, because: str, dropped: Mapping[str, int], gate: SimilarityReport | None = None) -> FlightRecord:
+    def end(
+        self,
+        because: str,
+        dropped: Mapping[str, int],
+        skipped: Mapping[str, int],
+        gate: SimilarityReport | None = None,
+    ) -> FlightRecord:
         """Close the journal, write the end into ``flight.json`` and export the observations."""
         self.journal.close()
         self.record = msgspec.structs.replace(
@@ -95,6 +111,7 @@ class Flight:
             ended_because=because,
             observed=self.observed,
             dropped=dict(dropped),
+            skipped=dict(skipped),
             unrecorded=dict(self.journal.unrecorded),
             device=self._device(),
             gate=gate,
@@ -146,9 +163,13 @@ def _write_lines(path: Path, records: Iterable[Observation] | Iterable[Event]) -
 def read_record(directory: Path) -> FlightRecord:
     """Read a flight's ``flight.json``. Raises UsageError where there is none."""
     try:
-        return msgspec.json.decode((directory / RECORD).read_bytes(), type=FlightRecord)
+        record = msgspec.json.decode((directory / RECORD).read_bytes(), type=FlightRecord)
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(f"{directory}: not a flight directory ({error}); expected what overflight run left") from error
+    if record.schema > SCHEMA:
+        raise UsageError(f"{directory}: flight format {record.schema}, expected at most {SCHEMA}; update overflight")
+    dropped, skipped = partition_skipped(record.dropped)  # format 1 counted both as dropped
+    return msgspec.structs.replace(record, dropped=dropped, skipped={**record.skipped, **skipped})
 
 
 def _record(where: str, overflight: Overflight) -> FlightRecord:

@@ -12,6 +12,7 @@ import msgspec
 from overflight.runtime.decisions.incident import Incidents
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.log import say
+from overflight.runtime.flight.pictures import small_jpeg
 from overflight.runtime.observe import nowhere
 from overflight.runtime.paths import default_outbox
 
@@ -145,13 +146,4 @@ def _open_geotagger(config: PeripheralConfig, source: str) -> Geotagger | None:
 
 def thumbnail(frame: Frame) -> bytes:
     """Return a frame as a JPEG 160 pixels wide, about 4 kB; empty where it cannot be made."""
-    from overflight.runtime.sources.image import opencv
-
-    cv2 = opencv()
-    height, width = frame.pixels.shape[:2]
-    size = (THUMBNAIL_PX, max(1, round(height * THUMBNAIL_PX / width)))
-    small = cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA)
-    if frame.order == "rgb":
-        small = small[:, :, ::-1]
-    made, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY])
-    return bytes(jpeg) if made else b""
+    return small_jpeg(frame, THUMBNAIL_PX, THUMBNAIL_QUALITY)

@@ -25,7 +25,7 @@ from overflight.runtime.flight.systemd import Notifier
 from overflight.runtime.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from overflight.runtime.event import Event
@@ -85,9 +85,9 @@ def fly(
         gauges.notes.append(peripherals.links_note)
         gauges.watch(*peripherals.watched)
         supervise = stack.enter_context(_supervise(gauges, banks, stream, flight, config))
-        tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}", flight.record.started_utc_ns)
+        tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}")
 
-        def write(events: Iterable[Event]) -> None:
+        def write(events: Sequence[Event]) -> None:
             for event in map(peripherals.publish, events):
                 gauges.events += 1
                 flight.write_event(event)
@@ -97,17 +97,19 @@ def fly(
         try:
             for result in stream.results():
                 peripherals.update(result.frame)
-                flight.write(result.observation, result.embedding)
+                flight.write(result)
                 supervise(result.observation)
                 on_observation(stream, result.observation)
-                write(tracker.follow(result.observation, result.decision))
+                write(events := tracker.follow(result.observation, result.decision))
+                flight.write_picture(result, events)
             because = "stopped" if stream.stopped else "source ended"
         except SourceError as error:
             because = str(error)
             raise
         finally:
             write(tracker.end())
-            flight.end(because, stream.dropped, None if stream.similarity is None else stream.similarity.report)
+            report = None if stream.similarity is None else stream.similarity.report
+            flight.end(because, stream.dropped, stream.skipped, report)
     return flight.record
 
 

@@ -121,7 +121,7 @@ def test_a_mosaic_tells_its_ground_sample_distance() -> None:
 def test_tiles_survive_the_journal(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> None:
     """What was written is read back."""
     from overflight.runtime.flight.directory import JOURNAL
-    from overflight.runtime.flight.journal import read_observations
+    from overflight.runtime.flight.journal_reader import read_observations
     from overflight.runtime.flight.run import fly
 
     with Overflight.load(colour_bundle, colour_bank, tiling=Tiling(2, 2)) as overflight:

@@ -22,7 +22,8 @@ from overflight.runtime.flight.bank_watch import BankWatch, newest_bank
 from overflight.runtime.flight.control_token import ControlToken, token_path
 from overflight.runtime.flight.gauges import Gauges, Status
 from overflight.runtime.flight.health import HealthServer
-from overflight.runtime.flight.journal import Journal, read_embeddings, read_observations
+from overflight.runtime.flight.journal import Journal
+from overflight.runtime.flight.journal_reader import read_embeddings, read_observations
 from overflight.runtime.flight.run import FlightConfig, fly
 from overflight.runtime.flight.systemd import Notifier
 from overflight.runtime.records import Costs, Observation
