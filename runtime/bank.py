@@ -170,9 +170,7 @@ def read_bank(path: str | os.PathLike[str]) -> bytes:
             return file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(
-            f"{path}: {reason}; make a bank with: overflight labels LABELS.txt --bundle BUNDLE"
-        ) from error
+        raise UsageError(f"{path}: {reason}; make a bank with: overflight labels LABELS.txt --bundle BUNDLE") from error
 
 
 def _decode_header(raw: bytes, source: str) -> BankHeader:

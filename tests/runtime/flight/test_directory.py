@@ -17,7 +17,7 @@ import pytest
 
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.errors import SourceError, UsageError
+from overflight.runtime.errors import OverflightError, SourceError, UsageError
 from overflight.runtime.flight import journal as journal_module
 from overflight.runtime.flight.directory import JOURNAL, OBSERVATIONS, read_record
 from overflight.runtime.flight.journal import Journal
