@@ -14,6 +14,7 @@ from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.log import say
 from overflight.runtime.observe import nowhere
 from overflight.runtime.paths import default_outbox
+from overflight.runtime.planes import Planes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,9 +149,12 @@ def thumbnail(frame: Frame) -> bytes:
     from overflight.runtime.sources.image import opencv
 
     cv2 = opencv()
-    height, width = frame.pixels.shape[:2]
+    width, height = frame.display_size
     size = (THUMBNAIL_PX, max(1, round(height * THUMBNAIL_PX / width)))
-    small = cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA)
+    if isinstance(frame.picture, Planes):
+        small = frame.picture.rgb(*size)
+    else:
+        small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_AREA)
     if frame.order == "rgb":
         small = small[:, :, ::-1]
     made, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY])

@@ -107,6 +107,8 @@ def fly(
             raise
         finally:
             write(tracker.end())
+            for note in stream.notes:
+                say("source", note=note)
             flight.end(because, stream.dropped, None if stream.similarity is None else stream.similarity.report)
     return flight.record
 
