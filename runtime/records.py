@@ -79,13 +79,13 @@ class Observation(msgspec.Struct, frozen=True, omit_defaults=True):
         """When the picture was taken, on the clock that intervals are measured by.
 
         The position in a recording, the time in a still's Exif, the monotonic clock for a live source. None for a still
-        without a time: how fast it was processed says nothing about the world.
+        or a recording without a time: how fast it was processed says nothing about the world.
         """
         if self.media_ns is not None:
             return self.media_ns
         if self.name is not None or self.window is not None:
             return self.captured_utc_ns
-        return self.captured_ns
+        return None if self.captured_utc_ns is None else self.captured_ns  # a live source always knows the time of day
 
 
 def split_skipped(observation: Observation) -> Observation:

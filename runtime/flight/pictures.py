@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from overflight.runtime.errors import MissingError
+from overflight.runtime.planes import Planes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,11 +113,12 @@ def small_jpeg(frame: Frame, width_px: int = WIDTH_PX, quality: int = QUALITY) -
         cv2 = opencv()
     except MissingError:
         return b""
-    height, width = frame.pixels.shape[:2]
-    small = frame.pixels
-    if width > width_px:
-        size = (width_px, max(1, round(height * width_px / width)))
-        small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+    width, height = frame.display_size
+    size = (min(width, width_px), max(1, round(height * min(1.0, width_px / width))))
+    if isinstance(frame.picture, Planes):
+        small = frame.picture.rgb(*size)
+    else:
+        small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_AREA)
     if frame.order == "rgb":
         small = np.ascontiguousarray(small[:, :, ::-1])
     made, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -108,6 +108,8 @@ def fly(
             raise
         finally:
             write(tracker.end())
+            for note in stream.notes:
+                say("source", note=note)
             report = None if stream.similarity is None else stream.similarity.report
             flight.end(because, stream.dropped, stream.skipped, report)
     return flight.record

@@ -126,6 +126,8 @@ def test_stills_without_a_time_are_counted_only() -> None:
     follower = EventTracker(EventRules(2, 3, least_s=5, cool_down_s=9), "f")
     events = [e for n in range(4) for e in follower.follow(still(n, None, n * 100.0), verdict(0.9))]
     assert [(event.type, event.frame, event.utc_ns, event.lasted_ns) for event in events] == [("begin", 1, None, None)]
+    raw = Observation(1, 10**12, 0, None, (), Costs(0, 0, 0), "b", "e")  # a raw video stream in a file has no clock
+    assert (raw.moment_ns, raw.utc_ns) == (None, None)
 
 
 def test_the_time_of_day_comes_from_telemetry_where_the_source_has_none() -> None:
