@@ -22,15 +22,15 @@ from overflight.runtime.records import SCHEMA, DeviceSummary, FlightRecord, enco
 from overflight.runtime.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.event import Event
-    from overflight.runtime.filters.similarity import SimilarityReport
     from overflight.runtime.observe import FrameResult
     from overflight.runtime.overflight import Overflight
     from overflight.runtime.records import Observation
+    from overflight.runtime.stream import Stream
 
 RECORD = "flight.json"
 JOURNAL = "journal.sqlite"
@@ -96,25 +96,19 @@ class Flight:
         (self.directory / BANKS).mkdir(exist_ok=True)
         bank.save(self.directory / BANKS / f"{bank.sha256[:16]}.safetensors")
 
-    def end(
-        self,
-        because: str,
-        dropped: Mapping[str, int],
-        skipped: Mapping[str, int],
-        gate: SimilarityReport | None = None,
-    ) -> FlightRecord:
-        """Close the journal, write the end into ``flight.json`` and export the observations."""
+    def end(self, because: str, stream: Stream) -> FlightRecord:
+        """Close the journal, write the end and the stream's counts into ``flight.json``, export the observations."""
         self.journal.close()
         self.record = msgspec.structs.replace(
             self.record,
             ended_utc_ns=time.time_ns(),
             ended_because=because,
             observed=self.observed,
-            dropped=dict(dropped),
-            skipped=dict(skipped),
+            dropped=dict(stream.dropped),
+            skipped=dict(stream.skipped),
             unrecorded=dict(self.journal.unrecorded),
             device=self._device(),
-            gate=gate,
+            gate=None if stream.similarity is None else stream.similarity.report,
         )
         try:
             self._write_record()

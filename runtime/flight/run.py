@@ -110,8 +110,7 @@ def fly(
             write(tracker.end())
             for note in stream.notes:
                 say("source", note=note)
-            report = None if stream.similarity is None else stream.similarity.report
-            flight.end(because, stream.dropped, stream.skipped, report)
+            flight.end(because, stream)
     return flight.record
 
 

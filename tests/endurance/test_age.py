@@ -148,7 +148,7 @@ def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: Lab
                 break
     finally:
         stream.close()
-        flight.end("stopped", stream.dropped, stream.skipped)
+        flight.end("stopped", stream)
         for process in (plain, *senders):
             process.kill()
             process.wait()
