@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from overflight.runtime.bundle import Filter, Fit
+    from overflight.runtime.bundle import Filter
     from overflight.runtime.bundle import Resize as ResizeContract
     from overflight.runtime.frame import ChannelOrder
 
 _BLOCK = 16  # outputs per block: the BLAS kernel's width; wider wastes products on the zeros of the band
 _CHUNK_PIXELS = 230_400  # converted to float at a time, in whole rows: about what a second-level cache holds
-_PAD_GREY = 127  # what letterbox leaves around the picture: the middle of the tower's input range
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,7 @@ class _Plan:
     across: list[_Block]
     down: list[_Block]
     window: tuple[slice, slice]
+    fill: int
     split: Callable[[NDArray[np.uint8], list[NDArray[np.uint8]]], object]
     planes: NDArray[np.uint8]
     chunk: NDArray[np.float32]
@@ -66,8 +66,7 @@ class Resizer:
 
     def __init__(self, contract: ResizeContract) -> None:
         self.side = contract.side
-        self._filter: Filter = contract.filter
-        self._fit: Fit = contract.fit
+        self._contract = contract
         self._plans: dict[tuple[int, int, ChannelOrder], _Plan] = {}
 
     def resize(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8], order: ChannelOrder = "rgb") -> None:
@@ -85,7 +84,7 @@ class Resizer:
         if plan is None:
             if len(self._plans) >= 8:  # a folder of stills in many sizes must not collect buffers
                 self._plans.clear()
-            plan = self._plans[key] = _plan(height, width, self.side, self._filter, self._fit, order)
+            plan = self._plans[key] = _plan(height, width, self._contract, order)
         _run(plan, pixels, out)
 
 
@@ -109,7 +108,7 @@ def _run(plan: _Plan, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None
     rows_out, columns_out = plan.window
     target = out[rows_out, columns_out]
     if target.shape != out.shape:
-        out[:] = _PAD_GREY
+        out[:] = plan.fill
     np.copyto(plan.levels, plan.result, casting="unsafe")  # in one piece: far faster than while interleaving
     target[:] = plan.levels.reshape(len(target), 3, -1).transpose(0, 2, 1)
 
@@ -133,10 +132,11 @@ def _round(values: NDArray[np.float32]) -> None:
     np.clip(values, 0, 255, out=values)
 
 
-def _plan(height: int, width: int, side: int, kind: Filter, fit: Fit, order: ChannelOrder) -> _Plan:
-    scaled_height, scaled_width = _scaled_size(height, width, side, fit)
-    top, rows = _window(scaled_height, side)
-    left, columns = _window(scaled_width, side)
+def _plan(height: int, width: int, contract: ResizeContract, order: ChannelOrder) -> _Plan:
+    side, kind = contract.side, contract.filter
+    scaled_height, scaled_width = _scaled_size(height, width, contract)
+    top, rows = _window(scaled_height, contract)
+    left, columns = _window(scaled_width, contract)
     down_taps = _taps(height, scaled_height, kind)[top : top + rows]
     first_row = min(first for first, _ in down_taps)
     last_row = max(first + len(weights) for first, weights in down_taps)
@@ -152,6 +152,7 @@ def _plan(height: int, width: int, side: int, kind: Filter, fit: Fit, order: Cha
         across=across,
         down=_blocks(down_taps),
         window=(_centre(rows, side), _centre(columns, side)),
+        fill=contract.fill,
         split=_splitter(),
         planes=np.empty((3, chunk_rows, width), np.uint8),
         chunk=np.empty((chunk_rows, width), np.float32),
@@ -161,21 +162,24 @@ def _plan(height: int, width: int, side: int, kind: Filter, fit: Fit, order: Cha
     )
 
 
-def _scaled_size(height: int, width: int, side: int, fit: Fit) -> tuple[int, int]:
-    match fit:
+def _scaled_size(height: int, width: int, contract: ResizeContract) -> tuple[int, int]:
+    side = contract.side
+    match contract.fit:
         case "squash":
             return side, side
-        case "crop":  # the shorter edge becomes the side; the longer is cut down to whole pixels, as CLIP does
-            short = min(height, width)
-            return int(side * height / short), int(side * width / short)
+        case "crop":  # the longer edge is cut down to whole pixels, as CLIP does
+            short, edge = min(height, width), contract.edge or side
+            return int(edge * height / short), int(edge * width / short)
         case "letterbox":
             long = max(height, width)
             return max(1, round(side * height / long)), max(1, round(side * width / long))
 
 
-def _window(scaled: int, side: int) -> tuple[int, int]:
-    """Where the side lies in a scaled edge: its first pixel and how many of them."""
-    return max(0, (scaled - side) // 2), min(scaled, side)
+def _window(scaled: int, contract: ResizeContract) -> tuple[int, int]:
+    """Return where the side lies in a scaled edge: its first pixel, and how many pixels there are."""
+    excess = max(0, scaled - contract.side)
+    first = round(excess / 2) if contract.rounding == "even" else excess // 2
+    return first, min(scaled, contract.side)
 
 
 def _centre(length: int, side: int) -> slice:
