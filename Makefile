@@ -1,16 +1,18 @@
-# Everything a fresh clone needs, in one place: `make demo` and `make test` set up what they use.
+# Everything that a fresh clone needs: `make demo` and `make test` install what they use.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= cpu,export,station
 BUNDLE := models/bundle
 
-.PHONY: help demo test lint bundle wheel jetson-bundle jetson-lock clean
+.PHONY: help demo test test-slow lint docs bundle wheel jetson-bundle jetson-lock clean
 help:
-	@echo "make demo   set up, fly over the shipped video, leave demo-flight/"
-	@echo "make test   set up, run every test that this machine can run"
-	@echo "make lint   ruff, mypy --strict, import-linter"
-	@echo "make wheel  a wheel that carries the default model's bundle"
+	@echo "make demo           set up, label the bundled sample video, write demo-flight/"
+	@echo "make test           set up, run the fast tests on every core"
+	@echo "make test-slow      set up, run the slow tests: real sizes, endurance, long campaigns"
+	@echo "make lint           ruff, mypy --strict, import-linter"
+	@echo "make docs           build the documentation site into site/, strictly"
+	@echo "make wheel          a wheel that contains the default model's bundle"
 	@echo "make jetson-bundle  archives for boards and laptops without a network"
 
 $(VENV)/.ready: pyproject.toml
@@ -28,7 +30,18 @@ demo: bundle
 	$(BIN)/overflight demo --out demo-flight --replace
 
 test: bundle
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
+
+# One after the other: these load models of real size, and streams whose age is measured.
+test-slow: bundle
+	$(BIN)/pytest -m slow
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/pip install --quiet --group docs
+	@touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
@@ -48,4 +61,4 @@ jetson-lock: wheel
 	$(BIN)/python jetson/archive.py lock $$(ls -t dist/overflight-*.whl | head -1) $(PYTHONS)
 
 clean:
-	rm -rf $(VENV) $(BUNDLE) build dist demo-flight *.egg-info src/*.egg-info
+	rm -rf $(VENV) $(BUNDLE) build dist demo-flight site *.egg-info src/*.egg-info

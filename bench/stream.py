@@ -82,7 +82,7 @@ def measure(
         meter.start()
         began_ns = time.perf_counter_ns()
         try:
-            record = fly(overflight, where, Path(scratch) / "flight", watch=watch)
+            record = fly(overflight, where, Path(scratch) / "flight", on_observation=watch)
         finally:
             drawn = meter.stop()
         engine = overflight.engine.info

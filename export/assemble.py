@@ -75,7 +75,7 @@ def export(
             for path in labels:
                 compile_bank(path, sealed).save(directory / LABELS / f"{path.stem}.safetensors")
             seal(directory, sealed.manifest)
-    return Bundle.open(bundle)
+    return Bundle.open(bundle, signed=False)
 
 
 def check_target(target: Path, *, replace: bool) -> None:

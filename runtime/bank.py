@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.runtime.bundle import Manifest
+    from overflight.runtime.signatures import Approval
 
 SCHEMA = 1
 _KEY = "overflight"
@@ -65,6 +66,7 @@ class LabelBank:
         self.header = header
         self.vectors = vectors
         self.sha256 = sha256
+        self.approval: Approval | None = None  # by a trusted key; None where none is trusted
 
     def __len__(self) -> int:
         return len(self.header.labels)
@@ -77,13 +79,7 @@ class LabelBank:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LabelBank:
         """Read a bank. Raises BankError for what is not one."""
-        try:
-            raw = Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(
-                f"{path}: {error.strerror}; make a bank with: overflight labels LABELS.txt --bundle BUNDLE"
-            ) from error
-        return cls.decode(raw, source=str(path))
+        return cls.decode(read_bank(path), source=str(path))
 
     @classmethod
     def decode(cls, raw: bytes, *, source: str) -> LabelBank:
@@ -112,6 +108,11 @@ class LabelBank:
             raise BankError(f"{source}: vectors are not of unit length; make the bank again")
         return cls(header, vectors, hashlib.sha256(raw).hexdigest())
 
+    def accept(self) -> None:
+        """Record that this bank is in use, so that an older one is refused. Raises SignatureError, MissingError."""
+        if self.approval is not None:
+            self.approval.accept()
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bank atomically, so that a watching runtime never reads half of it."""
         write_atomically(Path(path), _encode(self.header, self.vectors))
@@ -127,6 +128,16 @@ class LabelBank:
             raise UsageError(
                 f"{source}: vectors of {self.vectors.shape[1]} numbers, the bundle's have {manifest.width}"
             )
+
+
+def read_bank(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a bank's file. Raises UsageError where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{path}: {error.strerror}; make a bank with: overflight labels LABELS.txt --bundle BUNDLE"
+        ) from error
 
 
 def _encode(header: BankHeader, vectors: NDArray[np.floating]) -> bytes:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from overflight.runtime.errors import BundleError, MissingError
 
+if TYPE_CHECKING:
+    from overflight.runtime.signatures import Approval
+
 SCHEMA = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.minisig"
+MAX_MANIFEST_BYTES = 4 << 20
 
 Family = Literal["siglip", "siglip2", "clip"]
 Fit = Literal["squash", "crop", "letterbox"]
@@ -132,25 +137,31 @@ def hash_file(path: Path) -> str:
 class Bundle:
     """An opened bundle. A file is checked against the manifest the first time it is asked for."""
 
-    def __init__(self, directory: Path, manifest: Manifest, sha256: str) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, sha256: str, approval: Approval | None = None) -> None:
         self.directory = directory
         self.manifest = manifest
         self.sha256 = sha256
+        self.approval = approval  # by a trusted key; None where none is trusted
         self._checked: set[str] = set()
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str]) -> Bundle:
-        """Read a bundle's manifest.
+    def open(cls, directory: str | os.PathLike[str], *, signed: bool = True) -> Bundle:
+        """Read a bundle's manifest and check its signature, where this machine trusts a key.
 
-        Raises MissingError where no bundle is, BundleError where its manifest is torn or of another schema.
+        ``signed=False`` opens a bundle that is still being made. Raises MissingError where no bundle is, BundleError
+        where its manifest is torn or of another schema, SignatureError where no trusted key signed it.
         """
         path = Path(directory)
         try:
-            raw = (path / MANIFEST).read_bytes()
+            with (path / MANIFEST).open("rb") as file:
+                raw = file.read(MAX_MANIFEST_BYTES + 1)
         except OSError as error:
             raise MissingError(
                 f"{path}: no bundle here ({error.strerror}: {MANIFEST}); make one with: overflight export"
             ) from error
+        if len(raw) > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path / MANIFEST}: more than {MAX_MANIFEST_BYTES >> 20} MiB; export it again")
+        approval = _approve(path, raw) if signed else None
         try:
             schema = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get("schema")
             if schema is None or bytes(schema) != str(SCHEMA).encode():
@@ -163,7 +174,12 @@ class Bundle:
             pure = PurePosixPath(name)
             if pure.is_absolute() or ".." in pure.parts:
                 raise BundleError(f"{path / MANIFEST}: {name!r} leads out of the bundle; do not use this bundle")
-        return cls(path, manifest, hashlib.sha256(raw).hexdigest())
+        return cls(path, manifest, hashlib.sha256(raw).hexdigest(), approval)
+
+    def accept(self) -> None:
+        """Record that this bundle is in use, so that an older one is refused. Raises SignatureError, MissingError."""
+        if self.approval is not None:
+            self.approval.accept()
 
     def file(self, name: str) -> Path:
         """Return the path of one of the bundle's files, its content verified. Raises BundleError or MissingError.
@@ -197,7 +213,11 @@ class Bundle:
 
 
 def seal(directory: Path, manifest: Manifest) -> Bundle:
-    """Hash every file under ``directory`` into ``manifest`` and write it, last and atomically."""
+    """Hash every file under ``directory`` into ``manifest`` and write it, last and atomically.
+
+    A signature of the manifest before goes: it must be signed again.
+    """
+    (directory / SIGNATURE).unlink(missing_ok=True)
     files = {
         path.relative_to(directory).as_posix(): hash_file(path)
         for path in sorted(directory.rglob("*"))
@@ -206,7 +226,13 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
     sealed = msgspec.structs.replace(manifest, files=files)
     raw = msgspec.json.format(msgspec.json.encode(sealed), indent=1)
     write_atomically(directory / MANIFEST, raw)
-    return Bundle.open(directory)
+    return Bundle.open(directory, signed=False)
+
+
+def _approve(path: Path, manifest: bytes) -> Approval | None:
+    from overflight.runtime.signatures import read_signature, verify_signed
+
+    return verify_signed(manifest, read_signature(path / MANIFEST), kind="bundle", source=str(path))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ OverflightError            exit 1: it was tried and failed
 ├── BankError              a label bank cannot be read
 ├── SourceError            frames cannot be read
 ├── EngineError            an engine failed or answered nonsense
+├── SignatureError         content is not signed by a trusted key, or was changed after signing
 ├── UsageError             exit 2: asked for wrongly
 └── MissingError           exit 3: a device, a library or a part is not there
 """
@@ -32,6 +33,10 @@ class SourceError(OverflightError):
 
 class EngineError(OverflightError):
     """An engine could not be opened, failed, or answered nonsense."""
+
+
+class SignatureError(OverflightError):
+    """Content is not signed by a trusted key, was changed after signing, is too old, or is meant for others."""
 
 
 class UsageError(OverflightError):

@@ -1,4 +1,4 @@
-"""From a frame to an observation: resize, engine, match, decide."""
+"""Evaluate one frame: resize, embed, match, decide."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from overflight.runtime.decisions.decide import Decider, Decision
-from overflight.runtime.decisions.match import Matcher
+from overflight.runtime.decisions.match import Match, Matcher
 from overflight.runtime.errors import EngineError
+from overflight.runtime.pose.geotag import Location
 from overflight.runtime.records import Costs, Observation, Score
 from overflight.runtime.resize import Resizer
 from overflight.runtime.tiles import TileGrid, Tiling, cut, window_gsd_m
@@ -24,30 +25,47 @@ if TYPE_CHECKING:
     from overflight.runtime.bundle import Resize
     from overflight.runtime.engines import Engine
     from overflight.runtime.frame import Frame
+    from overflight.runtime.pose.footprint import Place
 
 TOP = 5  # labels kept per observation; with the embedding in the journal all others can be had again
 
 
+class PreparedFrame(NamedTuple):
+    """A frame and its resized pixels uint8 ``[S, S, 3]`` RGB: the engine's own input, valid until the next frame."""
+
+    frame: Frame
+    pixels: NDArray[np.uint8]
+    resize_ns: int
+
+
 class FrameResult(NamedTuple):
-    """A frame, what it was judged to show, and the unit embedding ``[D]`` behind that."""
+    """A frame, its observation, the unit embedding ``[D]`` and the decision behind it."""
 
     frame: Frame
     observation: Observation
     embedding: NDArray[np.float32]
-    verdict: Decision
+    decision: Decision
+
+
+def nowhere(frame: Frame) -> Location:
+    """Locate a frame of a source without telemetry: nothing is known."""
+    return Location(None, None)
 
 
 class Observer:
-    """One engine and one label bank, looking at one frame at a time through buffers made once."""
+    """Evaluates frames with one engine and one label bank, one at a time, in buffers made once.
 
-    def __init__(self, engine: Engine, bank: LabelBank, contract: Resize, margin: float = 0.0) -> None:
-        self.tiling: Tiling | None = None  # set to see frames piece by piece too
-        self.gsd_m: Callable[[Frame], float | None] = window_gsd_m  # what tells metres per pixel of a frame
+    With ``tiling`` each frame is also evaluated tile by tile, in the same engine call.
+    """
+
+    def __init__(
+        self, engine: Engine, bank: LabelBank, contract: Resize, margin: float = 0.0, tiling: Tiling | None = None
+    ) -> None:
+        self._tiling = tiling
         self._engine = engine
         self._margin = margin
         self._resizer, self._tile_resizer = Resizer(contract), Resizer(contract)
         self._input: NDArray[np.uint8] = np.zeros((1, contract.side, contract.side, 3), np.uint8)
-        self._resize_ns = 0
         # The products here are small; a BLAS pool that spins for them takes the cores the engine and the camera need.
         self._blas = ThreadpoolController()
         self.use(bank)
@@ -56,22 +74,18 @@ class Observer:
         """Match against another bank from the next frame on; one assignment, so no frame sees half of each."""
         self._matching = (bank, Matcher(bank), Decider(bank, self._margin))
 
-    def prepare(self, frame: Frame) -> NDArray[np.uint8]:
-        """Resize a frame into the engine's input ``[S, S, 3]`` and return that buffer."""
+    def prepare(self, frame: Frame) -> PreparedFrame:
+        """Resize a frame into the engine's input."""
         began = time.perf_counter_ns()
         with self._blas.limit(limits=1):
             self._resizer.resize(frame.pixels, self._input[0], frame.order)
-        self._resize_ns = time.perf_counter_ns() - began
-        prepared: NDArray[np.uint8] = self._input[0]
-        return prepared
+        return PreparedFrame(frame, self._input[0], time.perf_counter_ns() - began)
 
-    def _prepare_tiles(self, frame: Frame) -> tuple[int, int]:
-        """Resize the frame's tiles behind the whole in the engine's input; return their rows and columns."""
-        if self.tiling is None:
-            return 0, 0
-        began = time.perf_counter_ns()
+    def _prepare_tiles(self, frame: Frame, tiling: Tiling, place: Place | None) -> tuple[int, int]:
+        """Resize the frame's tiles into the engine's input, after the whole frame; return their rows and columns."""
         height, width = frame.pixels.shape[:2]
-        rows, columns = self.tiling.grid(height, width, self._resizer.side, self.gsd_m(frame))
+        gsd_m = window_gsd_m(frame) if place is None or frame.window is not None else place.gsd_m
+        rows, columns = tiling.grid(height, width, self._resizer.side, gsd_m)
         if rows * columns == 1:
             return 0, 0
         if len(self._input) < 1 + rows * columns:
@@ -81,61 +95,75 @@ class Observer:
         with self._blas.limit(limits=1):
             for tile, out in zip(cut(frame.pixels, rows, columns), self._input[1:], strict=False):
                 self._tile_resizer.resize(tile, out, frame.order)
-        self._resize_ns += time.perf_counter_ns() - began
         return rows, columns
 
-    def observe(self, frame: Frame, dropped: Mapping[str, int]) -> FrameResult:
-        """Judge the frame that was prepared last.
+    def observe(
+        self, prepared: PreparedFrame, dropped: Mapping[str, int], locate: Callable[[Frame], Location] = nowhere
+    ) -> FrameResult:
+        """Evaluate a prepared frame.
 
-        ``dropped`` is what was lost since the previous observation. Raises EngineError when the engine fails or answers
-        something that is not a number.
+        ``dropped`` counts the frames lost since the previous observation, by reason. ``locate`` is called once: before
+        the engine where tiles need the ground sample distance, after it otherwise, when newer telemetry has arrived.
+        Raises EngineError when the engine fails or returns values that are not finite.
         """
         bank, matcher, decider = self._matching
-        grid = self._prepare_tiles(frame)
+        frame, _, resize_ns = prepared
+        location, grid = None, (0, 0)
+        if self._tiling is not None:
+            started = time.perf_counter_ns()
+            location = locate(frame)
+            grid = self._prepare_tiles(frame, self._tiling, location.place)
+            resize_ns += time.perf_counter_ns() - started
         began = time.perf_counter_ns()
         embeddings = self._engine.embed(self._input[: 1 + grid[0] * grid[1]])
         embedded = time.perf_counter_ns()
         if not np.isfinite(embeddings).all():
             raise EngineError(
-                f"{self._engine.info.target} {self._engine.info.precision}: the engine answered NaN or infinity; "
-                "build it again, or fly the fp32 engine"
+                f"{self._engine.info.target} {self._engine.info.precision}: the engine returned NaN or infinity; "
+                "build it again, or use the fp32 engine"
             )
         embedding = embeddings[0]
         with self._blas.limit(limits=1):
             match = matcher.match(embedding)
-            tiles = _judge_tiles(embeddings[1:], grid, matcher, decider)
-        best = np.argsort(-match.cosines)[:TOP]
-        verdict = decider.decide(match)
+            tiles = _decide_tiles(embeddings[1:], grid, matcher, decider)
+        decision = decider.decide(match)
         matched = time.perf_counter_ns()
-        scores = tuple(
-            Score(
-                bank.header.labels[row].text,
-                round(float(match.cosines[row]), 6),
-                float(match.scores[row]),
-                None if np.isnan(match.shares[row]) else float(match.shares[row]),
-            )
-            for row in best
-        )
+        age_ns = time.monotonic_ns() - frame.captured_ns
+        location = location or locate(frame)
         observation = Observation(
             frame=frame.number,
             captured_ns=frame.captured_ns,
             captured_utc_ns=frame.captured_utc_ns,
-            age_ns=time.monotonic_ns() - frame.captured_ns,
-            label=verdict.label,
-            scores=scores,
-            costs=Costs(self._resize_ns, embedded - began, matched - embedded),
+            age_ns=age_ns,
+            label=decision.label,
+            scores=_best_scores(bank, match),
+            costs=Costs(resize_ns, embedded - began, matched - embedded),
             bank=bank.sha256[:16],
             engine=self._engine.info.sha256[:16],
             dropped=dict(dropped),
             media_ns=frame.media_ns,
             name=frame.name,
+            pose=location.pose,
+            place=location.place,
             window=frame.window,
             tiles=tiles,
         )
-        return FrameResult(frame, observation, embedding, verdict)
+        return FrameResult(frame, observation, embedding, decision)
 
 
-def _judge_tiles(
+def _best_scores(bank: LabelBank, match: Match) -> tuple[Score, ...]:
+    return tuple(
+        Score(
+            bank.header.labels[row].text,
+            round(float(match.cosines[row]), 6),
+            float(match.scores[row]),
+            None if np.isnan(match.shares[row]) else float(match.shares[row]),
+        )
+        for row in np.argsort(-match.cosines)[:TOP]
+    )
+
+
+def _decide_tiles(
     embeddings: NDArray[np.float32], grid: tuple[int, int], matcher: Matcher, decider: Decider
 ) -> TileGrid | None:
     if not len(embeddings):

@@ -13,6 +13,7 @@ from overflight.runtime.errors import MissingError
 from overflight.runtime.frame import Frame
 from overflight.runtime.observe import Observer
 from overflight.runtime.resize import Resizer
+from overflight.runtime.signatures import open_bank
 from overflight.runtime.store import choose
 from overflight.runtime.stream import Stream
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from overflight.runtime.engines import Engine, Precision, Target
     from overflight.runtime.records import Observation
+    from overflight.runtime.tiles import Tiling
 
 
 class Overflight:
@@ -37,14 +39,21 @@ class Overflight:
     """
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, bank: LabelBank, *, margin: float = 0.0, engine_note: str = ""
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        bank: LabelBank,
+        *,
+        margin: float = 0.0,
+        tiling: Tiling | None = None,
+        engine_note: str = "",
     ) -> None:
         bank.check_fits(bundle.manifest)
         self.bundle = bundle
         self.engine = engine
         self.engine_note = engine_note  # what a flight must say about the choice of its engine
         self.bank = bank
-        self.observer = Observer(engine, bank, bundle.manifest.resize, margin)
+        self.observer = Observer(engine, bank, bundle.manifest.resize, margin, tiling)
 
     @classmethod
     def load(
@@ -54,30 +63,30 @@ class Overflight:
         *,
         threads: int = 0,
         margin: float = 0.0,
+        tiling: Tiling | None = None,
         target: Target | None = None,
         precision: Precision | None = None,
         forced: bool = False,
     ) -> Overflight:
         """Load a bundle (the default model's when None) and a label bank (the bundle's own when None).
 
-        ``threads`` 0 takes every core; ``margin`` is the lead in score without which a frame is unknown. The engine is
-        the fastest that ``overflight build`` proved on this device, the fp32 reference where nothing was built, or the
-        one that ``target`` and ``precision`` ask for; one that failed the gate or was never judged is refused unless
-        ``forced``. Raises BundleError, BankError or EngineError for what is torn or refused, UsageError for a bank of
-        another tower, MissingError for what is not there.
+        ``threads`` 0 uses every core; ``margin`` is the lead in score without which a frame is unknown; ``tiling``
+        evaluates the tiles of each frame too. The engine is the fastest one that ``overflight build`` proved on this
+        device, the fp32 reference where nothing was built, or the one of ``target`` and ``precision``. An engine that
+        failed the gate or was never measured is refused unless ``forced``. Raises BundleError, BankError or EngineError
+        for what is damaged or refused, UsageError for a bank of another tower, MissingError for what is not there.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle or default_bundle())
         if not isinstance(labels, LabelBank):
-            labels = LabelBank.load(labels or _own_bank(opened))
+            labels = LabelBank.load(_own_bank(opened)) if labels is None else open_bank(labels, opened)
         labels.check_fits(opened.manifest)
         chosen = choose(opened, target, precision, forced=forced, threads=threads)
-        return cls(opened, chosen.engine, labels, margin=margin, engine_note=chosen.note)
+        return cls(opened, chosen.engine, labels, margin=margin, tiling=tiling, engine_note=chosen.note)
 
     def classify(self, picture: NDArray[np.uint8] | Frame) -> Observation:
         """Judge one picture: a Frame, or pixels uint8 ``[height, width, 3]`` in RGB."""
         frame = picture if isinstance(picture, Frame) else Frame(picture, 0, time.monotonic_ns(), time.time_ns())
-        self.observer.prepare(frame)
-        return self.observer.observe(frame, {}).observation
+        return self.observer.observe(self.observer.prepare(frame), {}).observation
 
     def embed(self, pictures: Sequence[NDArray[np.uint8] | Frame]) -> NDArray[np.float32]:
         """Embed pictures into unit vectors float32 ``[N, D]``."""
@@ -87,14 +96,14 @@ class Overflight:
         """Follow a source and yield an observation for every frame that could be trusted; see runtime/sources/."""
         stream = Stream(source, self.observer)
         try:
-            for sight in stream.observations():
-                yield sight.observation
+            for result in stream.results():
+                yield result.observation
         finally:
             stream.close()
 
     def use(self, labels: str | os.PathLike[str] | LabelBank) -> None:
         """Match against another bank from the next frame on. A bank that does not fit is refused, the old one stays."""
-        bank = labels if isinstance(labels, LabelBank) else LabelBank.load(labels)
+        bank = labels if isinstance(labels, LabelBank) else open_bank(labels, self.bundle)
         bank.check_fits(self.bundle.manifest)
         self.bank = bank
         self.observer.use(bank)

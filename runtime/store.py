@@ -18,6 +18,7 @@ from overflight.runtime.engines import Precision, Target, open_engine, open_refe
 from overflight.runtime.engines.record import EngineRecord
 from overflight.runtime.errors import EngineError, MissingError, OverflightError
 from overflight.runtime.paths import home
+from overflight.runtime.signatures.trust import check_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,8 @@ class StoredEngine:
         if record.file is None:
             return bundle.file(record.graph)
         path = self.path / record.file
+        if bundle.approval is not None:
+            check_private(path, self.path.parents[1])
         try:
             got = hash_file(path)
         except OSError as error:

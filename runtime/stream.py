@@ -1,4 +1,4 @@
-"""The stream: frames in, observations out. This is the loop that flies."""
+"""The stream: the loop that turns a source's frames into observations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from overflight.runtime.errors import EngineError
 from overflight.runtime.filters.pace import Pace, Pacer
 from overflight.runtime.filters.quality import ContinuityCheck, QualityCheck
 from overflight.runtime.filters.similarity import SimilarityFilter
+from overflight.runtime.observe import nowhere
 from overflight.runtime.sources import open_source
 from overflight.runtime.sources.capture import Capture
 from overflight.runtime.sources.testcard import TestCard
@@ -18,33 +19,44 @@ if TYPE_CHECKING:
 
     from overflight.runtime.frame import Frame
     from overflight.runtime.observe import FrameResult, Observer
+    from overflight.runtime.pose.geotag import Location
     from overflight.runtime.sources import Source
 
 
 class Stream:
-    """One source seen by one observer.
+    """One source evaluated by one observer.
 
-    A live source is read in its own thread, its newest frame wins, and it is reopened for ever; any other source gives
-    every frame in order. ``dropped`` counts all that was not observed, by reason, since the start.
+    A live source is read in its own thread, only its newest frame is kept, and it is reopened until the stream is
+    stopped; any other source yields every frame in order. ``dropped`` counts the frames that were not observed, by
+    reason, since the start. ``locate`` returns a frame's pose and place. ``notice`` receives the reason while no
+    observation arrives, and None when they arrive again.
     """
 
-    def __init__(self, where: str, observer: Observer, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        where: str,
+        observer: Observer,
+        pace: Pace | None = None,
+        *,
+        locate: Callable[[Frame], Location] = nowhere,
+        notice: Callable[[str | None], None] = lambda trouble: None,
+    ) -> None:
         self._observer = observer
+        self._locate, self._notice = locate, notice
         self.source: Source = open_source(where)
         self.dropped: Counter[str] = Counter()
         self._where = where
-        self._judge, self._clerk = QualityCheck(live=self.source.live), ContinuityCheck()
+        self._quality, self._continuity = QualityCheck(live=self.source.live), ContinuityCheck()
         self._pacer = Pacer(pace := pace or Pace())
-        self.gate = None if pace.similar is None else SimilarityFilter(pace.similar)
+        self.similarity = None if pace.similar is None else SimilarityFilter(pace.similar)
         self._capture: Capture | None = None
         self.stopped = False
-        self.notice: Callable[[str | None], None] = lambda trouble: None  # told what is wrong while nothing arrives
 
-    def observations(self) -> Iterator[FrameResult]:
-        """Yield what each frame was judged to show.
+    def results(self) -> Iterator[FrameResult]:
+        """Yield the result of each frame that was evaluated.
 
-        The loop stays here, in one screen. Nothing ends it but the source's end, ``stop``, or a recording that cannot
-        be read further (SourceError).
+        The whole loop is here, on one screen. It ends at the source's end, after ``stop``, or with SourceError when a
+        recording cannot be read further.
         """
         lost: Counter[str] = Counter()  # since the previous observation
         for arrived in self._frames():
@@ -52,41 +64,41 @@ class Stream:
                 break
             lost.update(self._lost_in_capture())
             if arrived is None:
-                self.notice(self.trouble)
+                self._notice(self.trouble)
                 continue
             frame = self._pacer.date(arrived)
             lost.update(frame.dropped)
-            lost.update(self._clerk.notice(frame))
+            lost.update(self._continuity.changes(frame))
             if passed := self._pacer.passes(frame):
                 lost[passed] += 1
                 continue
-            pixels = self._observer.prepare(frame)
-            if fault := self._judge.judge(pixels):
+            prepared = self._observer.prepare(frame)
+            if fault := self._quality.fault(prepared.pixels):
                 lost[fault] += 1
                 continue
-            if self.gate is not None and self.gate.skips(pixels):
+            if self.similarity is not None and self.similarity.skips(prepared.pixels):
                 lost["similar"] += 1
                 continue
             try:
-                sight = self._observer.observe(frame, lost)
+                result = self._observer.observe(prepared, lost, self._locate)
             except EngineError as error:
                 lost["engine-failed"] += 1
-                self.notice(str(error))
+                self._notice(str(error))
                 continue
             self.dropped.update(lost)
             lost.clear()
-            self.notice(None)
-            if self.gate is not None:
-                self.gate.judged(sight.observation.label)
-            yield sight
+            self._notice(None)
+            if self.similarity is not None:
+                self.similarity.evaluated(result.observation.label)
+            yield result
         self.dropped.update(lost)
 
     def stop(self) -> None:
-        """End after the frame in hand; may be called from a signal handler or another thread."""
+        """End after the current frame; may be called from a signal handler or another thread."""
         self.stopped = True
 
     def close(self) -> None:
-        """Let the source go."""
+        """Close the source."""
         if self._capture is not None:
             self._capture.close()
         else:
@@ -94,7 +106,7 @@ class Stream:
 
     @property
     def trouble(self) -> str | None:
-        """What keeps a live source from delivering, or None."""
+        """Why a live source delivers no frames, or None."""
         return self._capture.trouble if self._capture is not None else None
 
     def _frames(self) -> Iterator[Frame | None]:
@@ -104,7 +116,7 @@ class Stream:
         return self._capture.frames()
 
     def _reopen(self) -> Source:
-        """Open a failed source by its name, for a device may have got another number; a test card goes on."""
+        """Open a failed source by its name, because a device's number may have changed; a test card continues."""
         return self.source if isinstance(self.source, TestCard) else open_source(self._where)
 
     def _lost_in_capture(self) -> Counter[str]:

@@ -45,7 +45,7 @@ def demonstrate(overflight: Overflight, out: Path, *, replace: bool = False, sil
     Progress is shown on the terminal, unless ``silent``. Raises UsageError where ``out`` holds something else.
     """
     with LiveLine(silent=silent) as line:
-        record = fly(overflight, str(FILM), out, FlightConfig(replace=replace), watch=line.watch)
+        record = fly(overflight, str(FILM), out, FlightConfig(replace=replace), on_observation=line.watch)
     with _progress("drawing the video", record.observed, silent=silent) as watch:
         video = annotate(out, str(FILM), FPS, watch=watch)
     return Demonstration(write_report(out), video, out / REPORT)

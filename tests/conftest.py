@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
 import pytest
+from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from overflight.runtime.bank import BankHeader, Label, LabelBank
 from overflight.runtime.bundle import Bundle, Manifest, Resize, Tokenising, seal
@@ -20,14 +24,34 @@ if TYPE_CHECKING:
     from overflight.calibration.calibrate import Calibration
     from overflight.export.tower import ImageTower
 
+# A busy machine must not fail a property: no deadline, no timed health check. CI draws the same examples every time.
+settings.register_profile("overflight", derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("overflight")
+
+Made = TypeVar("Made")
+
 COLOURS = {"red": (255, 40, 40), "green": (40, 255, 40), "blue": (40, 40, 255)}
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Made]) -> Made:
+    """Return what ``make`` makes in a folder of its own: once in a run, and read back by the other pytest workers."""
+    root = factory.getbasetemp()
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / f"shared-{name}"
+    kept = shared.with_suffix(".pickle")
+    with FileLock(f"{shared}.lock"):
+        if not kept.is_file():
+            shared.mkdir(exist_ok=True)
+            kept.write_bytes(pickle.dumps(make(shared)))
+        made: Made = pickle.loads(kept.read_bytes())
+        return made
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep every test away from the engines that this machine's user has built."""
+    """Keep every test away from the engines and the trusted keys of this machine's user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVERFLIGHT_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("OVERFLIGHT_TRUSTED_KEYS", str(tmp_path_factory.mktemp("no-keys") / "none"))
         yield
 
 
@@ -180,10 +204,12 @@ def calibration(tmp_path_factory: pytest.TempPathFactory, random_tower_graph: by
     """Return a calibration of the random tower, made once."""
     from overflight.calibration.calibrate import calibrate
 
-    folder = tmp_path_factory.mktemp("calibration")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OVERFLIGHT_HOME", str(folder / "home"))
-        return calibrate(write_tower_bundle(folder / "tower", random_tower_graph), [str(scenery)], count=32)
+    def make(folder: Path) -> Calibration:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OVERFLIGHT_HOME", str(folder / "home"))
+            return calibrate(write_tower_bundle(folder / "tower", random_tower_graph), [str(scenery)], count=32)
+
+    return made_once(tmp_path_factory, "calibration", make)
 
 
 @pytest.fixture
@@ -194,33 +220,34 @@ def calibrated_bundle(tower_bundle: Bundle, calibration: Calibration) -> Bundle:
     return enrich_with(tower_bundle, calibration)
 
 
-@pytest.fixture(scope="session")
-def random_tower_graph(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Return the graph of the random tower, authored once."""
+def authored(factory: pytest.TempPathFactory, name: str, width: int, *shape: int) -> Path:
+    """Return the graph of a random tower of this width and shape."""
     pytest.importorskip("onnx", reason="authoring a tower needs the export extra")
     from overflight.export.author import author_image
 
-    path = tmp_path_factory.mktemp("graph") / "image.onnx"
-    author_image(random_tower(), 32).save(path)
-    return path.read_bytes()
+    def make(folder: Path) -> Path:
+        author_image(random_tower(*shape), width).save(folder / "image.onnx")
+        return folder / "image.onnx"
+
+    return made_once(factory, name, make)
+
+
+@pytest.fixture(scope="session")
+def random_tower_graph(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the graph of the random tower."""
+    return authored(tmp_path_factory, "small", 32).read_bytes()
 
 
 @pytest.fixture(scope="session")
 def base_256_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a graph of SigLIP B/16-256's shape with random weights."""
-    pytest.importorskip("onnx", reason="authoring a tower needs the export extra")
-    from overflight.export.author import author_image
-
-    path = tmp_path_factory.mktemp("base") / "image.onnx"
-    author_image(random_tower(256, 16, 768, 12, 12), 768).save(path)
-    return path
+    return authored(tmp_path_factory, "base-256", 768, 256, 16, 768, 12, 12)
 
 
-@pytest.fixture(scope="session")
-def scenery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return 96 made-up aerial views, smooth as the world is, in folders ``field`` and ``town``."""
-    cv2 = pytest.importorskip("cv2")
-    folder = tmp_path_factory.mktemp("scenery")
+def paint_scenery(folder: Path) -> Path:
+    """Paint 96 smooth pictures into the folders ``field`` and ``town``."""
+    import cv2
+
     random = np.random.default_rng(3)
     for index in range(96):
         kind = ("field", "town")[index % 2]
@@ -229,6 +256,13 @@ def scenery(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture = cv2.resize(coarse, (80, 60), interpolation=cv2.INTER_CUBIC if index % 2 else cv2.INTER_NEAREST)
         cv2.imwrite(str(folder / kind / f"{index}.png"), picture)
     return folder
+
+
+@pytest.fixture(scope="session")
+def scenery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 96 synthetic aerial views, smooth like real ones."""
+    pytest.importorskip("cv2")
+    return made_once(tmp_path_factory, "scenery", paint_scenery)
 
 
 BOARD_TREES = Path(__file__).parent / "jetson" / "trees"

@@ -24,7 +24,6 @@ def load(job: dict[str, Any]) -> LoadedPeer:
 
     def classify(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         frame = Frame(pictures[0], 0, time.monotonic_ns(), order="bgr")
-        observer.prepare(frame)
-        return observer.observe(frame, {}).embedding[None]
+        return observer.observe(observer.prepare(frame), {}).embedding[None]
 
     return LoadedPeer(classify, {engine.info.target: engine.info.version}, whole=True)

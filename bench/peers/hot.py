@@ -63,7 +63,7 @@ def hot_calls(
             return embedding[None]
 
     observer = Observer(Engine(), bank, bundle.manifest.resize)  # type: ignore[arg-type]
-    observation = observer.observe(frame, {}).observation
+    observation = observer.observe(observer.prepare(frame), {}).observation
     folder = tempfile.mkdtemp()  # lives as long as the process: a journal is written into it until then
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     journal = Journal(Path(folder) / "journal.sqlite")

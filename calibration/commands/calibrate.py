@@ -43,7 +43,7 @@ def command(
 
     if not sources and recipe is None:
         raise UsageError("name frames to calibrate with, or --recipe FOLDER to repeat a calibration")
-    opened = OpenedBundle.open(bundle)
+    opened = OpenedBundle.open(bundle, signed=False)
     with shown_progress() as report:
         if recipe is not None:
             made, kept, verdicts = repeat(opened, recipe, sources, report)

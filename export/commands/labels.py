@@ -43,7 +43,7 @@ def command(labels: Path, bundle: Path | None, out: Path | None, templates: str,
 
     started = time.perf_counter()
     file = read_label_file(labels, read_templates(templates))
-    opened = Bundle.open(bundle or default_bundle())
+    opened = Bundle.open(bundle or default_bundle(), signed=False)
     with _Bar(shown=not as_json) as bar:
         compilation = compile_file(file, opened, bar.update)
     path = out or bank_path(labels)

@@ -25,7 +25,7 @@ def command(image: Path, texts: tuple[str, ...], bundle: Path | None, template: 
     from overflight.export.similarity import compare
     from overflight.runtime.bundle import Bundle, default_bundle
 
-    answers = compare(image, texts, Bundle.open(bundle or default_bundle()), template=template)
+    answers = compare(image, texts, Bundle.open(bundle or default_bundle(), signed=False), template=template)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(answers), indent=2).decode())
         return

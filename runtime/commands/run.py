@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from overflight.runtime.decisions.event_tracker import EventRules
     from overflight.runtime.filters.similarity import SimilarityReport
     from overflight.runtime.flight.run import FlightConfig
+    from overflight.runtime.records import Observation
+    from overflight.runtime.stream import Stream
 
 
 @click.command()
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
     "--watch-bank", is_flag=True, help="Take a new bank in flight whenever --labels (a file or folder) changes."
 )
 @click.option(
-    "--health", type=click.IntRange(0, 65535), help="Serve health, metrics and POST /bank on this loopback port."
+    "--health",
+    type=click.IntRange(0, 65535),
+    help="Serve health, status, metrics and POST /bank on this loopback port.",
 )
 @click.option("--pose", help="Telemetry: stills, FILE.srt|csv|gpx|mp4|tlog, udpin:0.0.0.0:14550 or a serial port.")
 @click.option("--camera", help="Angles of view, for places: hfov=71.6,vfov=56.8 or f35=24; gimbal=-90; ground=M.")
@@ -86,32 +90,35 @@ def command(
     from overflight.runtime.flight.bank_watch import newest_bank
     from overflight.runtime.flight.live_line import LiveLine
     from overflight.runtime.flight.run import fly
-    from overflight.runtime.records import encode_line
     from overflight.runtime.tiles import Tiling
 
     engine = {"forced": given.pop("force_engine")} | {
         name: given.pop(name) for name in ("target", "precision", "threads")
     }
-    orders = _orders(labels, **given)
+    config = _flight_config(labels, **given)
     out = out or Path("flights") / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     bank = None if labels is None else newest_bank(labels)
     tiling = Tiling.parse(tiles) if tiles else None
     opened = Bundle.open(bundle or default_bundle())
     require_flight(opened)
-    with Overflight.load(opened, bank, margin=margin, **engine) as overflight:
-        overflight.observer.tiling = tiling
+    with Overflight.load(opened, bank, margin=margin, tiling=tiling, **engine) as overflight:
         if as_json:
-            output = sys.stdout.buffer
-            fly(overflight, source, out, orders, watch=lambda _, seen: (output.write(encode_line(seen)), None)[1])
+            fly(overflight, source, out, config, on_observation=_print_line)
             return
         with LiveLine() as line:
-            record = fly(overflight, source, out, orders, watch=line.watch)
+            record = fly(overflight, source, out, config, on_observation=line.watch)
     click.echo(f"{record.observed} observations, {sum(record.dropped.values())} frames not observed, in {out}")
     if record.gate is not None and record.gate.audited:
         click.echo(_price(record.gate))
 
 
-def _orders(
+def _print_line(_: Stream, observation: Observation) -> None:
+    from overflight.runtime.records import encode_line
+
+    sys.stdout.buffer.write(encode_line(observation))
+
+
+def _flight_config(
     labels: Path | None,
     *,
     replace: bool,
@@ -142,7 +149,7 @@ def _orders(
         pace=Pace(fps, Pace.parse_duty(duty) if duty else None, latency_ms, skip_similar),
         watch_bank=labels if watch_bank else None,
         health_port=health,
-        outfit=PeripheralConfig(pose, camera, links, outbox),
+        peripherals=PeripheralConfig(pose, camera, links, outbox),
         budget_bytes=None if budget_mb is None else budget_mb * 1_000_000,
         replace=replace,
     )

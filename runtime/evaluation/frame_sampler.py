@@ -119,7 +119,7 @@ class FrameSampler:
 
 def _still_height(path: Path) -> float | None:
     try:
-        return read_still(path).height_m
+        return read_still(path).pose.height_m
     except SourceError:  # most pictures carry no position
         return None
 

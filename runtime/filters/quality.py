@@ -30,7 +30,7 @@ class ContinuityCheck:
         self._shape: tuple[int, ...] | None = None
         self._offset_ns: int | None = None
 
-    def notice(self, frame: Frame) -> list[Remark]:
+    def changes(self, frame: Frame) -> list[Remark]:
         """Name what is new about a frame: another size, or a wall clock that jumped against the monotonic one."""
         remarks: list[Remark] = []
         if frame.name is None and self._shape not in {None, frame.pixels.shape}:  # stills come in many sizes
@@ -52,7 +52,7 @@ class QualityCheck:
         self._previous: NDArray[np.uint8] | None = None
         self._repeats = 0
 
-    def judge(self, pixels: NDArray[np.uint8]) -> Fault | None:
+    def fault(self, pixels: NDArray[np.uint8]) -> Fault | None:
         """Name what is wrong with a frame, or None."""
         repeats = self._repetition(pixels) if self._live else 0
         if repeats >= _FROZEN_FRAMES:

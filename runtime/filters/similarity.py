@@ -62,7 +62,7 @@ class SimilarityFilter:
             return True
         return False
 
-    def judged(self, label: str | None) -> None:
+    def evaluated(self, label: str | None) -> None:
         """Take the label that the frame let through last was given."""
         if self._auditing:
             self._audited += 1

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from overflight.runtime.bank import LabelBank
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.log import say
+from overflight.runtime.signatures import open_bank
+from overflight.runtime.signatures.doors import signature_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from overflight.runtime.bank import LabelBank
 
 EVERY_S = 0.5
 
@@ -51,20 +54,27 @@ class BankWatch:
                 continue
             self._seen = stamp
             try:
-                bank = LabelBank.load(stamp[0])
+                bank = open_bank(stamp[0])
                 self._use(bank)
                 say("bank in use", bank=bank.header.name, sha256=bank.sha256, labels=len(bank))
             except OverflightError as error:
                 say("bank refused", reason=str(error))
 
-    def _stamp(self) -> tuple[Path, int, int] | None:
-        """Return the newest bank's path, modification time and size; None where there is none."""
+    def _stamp(self) -> tuple[Path, int, int, int] | None:
+        """Return the newest bank's path, its modification time and size, and the time of its signature, or None.
+
+        A signature may come after its bank, which was refused without it and is then read again.
+        """
         try:
             path = newest_bank(self._path)
             status = path.stat()
         except (OSError, UsageError):
             return None
-        return path, status.st_mtime_ns, status.st_size
+        try:
+            signed_ns = signature_path(path).stat().st_mtime_ns
+        except OSError:
+            signed_ns = 0
+        return path, status.st_mtime_ns, status.st_size, signed_ns
 
 
 def newest_bank(path: Path) -> Path:

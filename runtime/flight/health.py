@@ -1,4 +1,4 @@
-"""Health over HTTP on loopback: live, ready, fresh, Prometheus metrics, and the door for a new label bank."""
+"""Health over HTTP on loopback: live, ready, fresh, status, Prometheus metrics, and the door for a new label bank."""
 
 from __future__ import annotations
 
@@ -9,16 +9,34 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from overflight.runtime.errors import OverflightError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from overflight.runtime.flight.control_token import ControlToken
     from overflight.runtime.records import Observation
 
 BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 FRESH_S = 5.0
 _MOST_BANK_BYTES = 64_000_000
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What ``GET /status`` says: whether frames are observed, of which flight, with what, and whether motors run.
+
+    ``armed`` is None where no autopilot is heard.
+    """
+
+    fresh: bool
+    observed: int
+    trouble: str | None
+    armed: bool | None
+    flight: str
+    bundle: str
+    bank: str
 
 
 class Gauges:
@@ -34,6 +52,9 @@ class Gauges:
         self.unrecorded: Counter[str] = Counter()
         self.trouble: str | None = None
         self.bank = ""
+        self.flight = ""
+        self.bundle = ""
+        self.armed: Callable[[], bool | None] = lambda: None
         self._ages = [0] * (len(BUCKETS_S) + 1)
         self._age_sum_s = 0.0
         self._engine_sum_s = 0.0
@@ -55,6 +76,10 @@ class Gauges:
     def fresh(self) -> bool:
         """Whether there was an observation within the last seconds."""
         return self.ready and time.monotonic_ns() - self.last_ns <= FRESH_S * 1e9
+
+    def status(self) -> Status:
+        """Return what ``GET /status`` answers."""
+        return Status(self.fresh, self.observed, self.trouble, self.armed(), self.flight, self.bundle, self.bank)
 
     def metrics(self) -> str:
         """Return the Prometheus text exposition, in base units."""
@@ -89,11 +114,11 @@ class Gauges:
 
 
 class HealthServer:
-    """Serves a flight's gauges on 127.0.0.1; ``POST /bank`` hands a label bank's bytes to ``take_bank``."""
+    """Serves a flight's gauges on 127.0.0.1; ``POST /bank`` with the ``token`` hands a bank to ``take_bank``."""
 
-    def __init__(self, gauges: Gauges, port: int, take_bank: Callable[[bytes], str]) -> None:
+    def __init__(self, gauges: Gauges, port: int, take_bank: Callable[[bytes], str], token: ControlToken) -> None:
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(gauges, take_bank))
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(gauges, take_bank, token))
         except OSError as error:
             raise UsageError(f"port {port}: {error.strerror}; give another with --health") from error
         self._server.daemon_threads = True
@@ -110,7 +135,7 @@ def _metric(name: str, kind: str, text: str, values: dict[str, float]) -> list[s
     return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *(f"{name}{at} {v}" for at, v in values.items())]
 
 
-def _handler(gauges: Gauges, take_bank: Callable[[bytes], str]) -> type[BaseHTTPRequestHandler]:
+def _handler(gauges: Gauges, take_bank: Callable[[bytes], str], token: ControlToken) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
 
@@ -122,10 +147,12 @@ def _handler(gauges: Gauges, take_bank: Callable[[bytes], str]) -> type[BaseHTTP
                     self._answer(gauges.ready, "ready" if gauges.ready else gauges.trouble or "no frame observed yet")
                 case "/fresh":
                     self._answer(gauges.fresh, "fresh" if gauges.fresh else gauges.trouble or "no recent observation")
+                case "/status":
+                    self._send(200, msgspec.json.encode(gauges.status()).decode() + "\n", "application/json")
                 case "/metrics":
                     self._send(200, gauges.metrics(), "text/plain; version=0.0.4")
                 case _:
-                    self._send(404, "expected /live, /ready, /fresh or /metrics\n")
+                    self._send(404, "expected /live, /ready, /fresh, /status or /metrics\n")
 
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
@@ -133,6 +160,8 @@ def _handler(gauges: Gauges, take_bank: Callable[[bytes], str]) -> type[BaseHTTP
                 self._send(404 if self.path != "/bank" else 413, "expected POST /bank with a label bank\n")
             elif self.headers.get("Origin") is not None:  # a page in a browser on this machine is not the operator
                 self._send(403, "not from a browser\n")
+            elif not token.allows(self.headers.get("Authorization")):
+                self._send(401, f"expected the header 'Authorization: Bearer TOKEN', with the token in {token.path}\n")
             else:
                 try:
                     self._send(200, take_bank(self.rfile.read(length)) + "\n")

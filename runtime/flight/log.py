@@ -8,10 +8,16 @@ from typing import Any
 
 import msgspec
 
+from overflight.runtime.redact import redact_text
+
 
 def say(what: str, **facts: Any) -> None:
-    """Write one line: when (UTC, seconds), what, and the facts. Never raises: a closed pipe ends no flight."""
-    line = {"utc_s": round(time.time(), 3), "what": what, **facts}
+    """Write one line: when (UTC, seconds), what, and the facts, with addresses redacted.
+
+    Never raises: a closed pipe does not end a flight.
+    """
+    shown = {name: redact_text(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+    line = {"utc_s": round(time.time(), 3), "what": what, **shown}
     try:
         sys.stderr.buffer.write(msgspec.json.encode(line, enc_hook=str) + b"\n")
         sys.stderr.buffer.flush()

@@ -1,4 +1,4 @@
-"""What a flight carries besides its camera: telemetry that says where, and links that say it to whom."""
+"""A flight's peripherals: the telemetry that locates its frames and the links that publish its events."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 from overflight.runtime.decisions.incident import Incidents
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.log import say
+from overflight.runtime.observe import nowhere
 from overflight.runtime.paths import default_outbox
-from overflight.runtime.tiles import window_gsd_m
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from overflight.runtime.event import Event
     from overflight.runtime.frame import Frame
     from overflight.runtime.links import Links
-    from overflight.runtime.observe import FrameResult
-    from overflight.runtime.pose.geotag import Geotagger
+    from overflight.runtime.pose.geotag import Geotagger, Location
 
-LANDING_S = 5.0  # what the links get at the end of a flight; the rest waits for the next one
+LANDING_S = 5.0  # the links may deliver for this long at the end of a flight; the rest waits for the next one
 REPORT_S = 5.0
 THUMBNAIL_PX = 160
 THUMBNAIL_QUALITY = 60
@@ -41,98 +40,93 @@ class PeripheralConfig:
 
 
 class Peripherals:
-    """Sees every frame of a flight and tells its events. Without an address it does nothing, at no cost.
+    """Locates the frames of a flight and publishes its events. Without an address it does nothing.
 
-    ``take_bank`` takes a label bank that comes over a link; until the flight sets it, banks are refused.
+    ``take_bank`` receives a label bank that arrives over a link and returns its hash, or raises OverflightError.
     """
 
-    def __init__(self, outfit: PeripheralConfig, source: str) -> None:
-        """Open telemetry and links. Raises what they raise: before the flight, never in it."""
-        if outfit.camera and not outfit.pose:
-            raise UsageError("--camera: without telemetry a picture has no place; name it with --pose")
-        self.take_bank: Callable[[bytes], str] | None = None
-        self._whereabouts = _whereabouts(outfit, source)
+    def __init__(self, config: PeripheralConfig, source: str, take_bank: Callable[[bytes], str]) -> None:
+        """Open telemetry and links. Errors are raised here, before the flight begins."""
+        if config.camera and not config.pose:
+            raise UsageError("--camera: a picture has no place without telemetry; name the telemetry with --pose")
+        self._geotagger = _open_geotagger(config, source)
         try:
-            self._links = self._open_links(outfit)
+            self._links = self._open_links(config, take_bank)
         except OverflightError:
-            if self._whereabouts is not None:
-                self._whereabouts.close()
+            if self._geotagger is not None:
+                self._geotagger.close()
             raise
         self._incidents = Incidents()
         self._frame: Frame | None = None
-        self._told: dict[str, str | None] = {}
+        self._reported: dict[str, str | None] = {}
         self._report_s = 0.0
-        self._refused = len(self._whereabouts.refused) if self._whereabouts else 0
+        self._refused = len(self._geotagger.refused) if self._geotagger else 0
 
-    def see(self, sight: FrameResult) -> FrameResult:
-        """Return the sight with its pose and place, and show the links that the loop lives."""
-        self._frame = sight.frame
+    def locate(self, frame: Frame) -> Location:
+        """Return a frame's pose and place, where the telemetry has them."""
+        return nowhere(frame) if self._geotagger is None else self._geotagger.locate(frame)
+
+    def update(self, frame: Frame) -> None:
+        """Take note of the newest evaluated frame, and send the heartbeats of links and autopilot."""
+        self._frame = frame
         if self._links is not None:
             self._links.tick()
             self._report()
-        if self._whereabouts is None:
-            return sight
-        if self._whereabouts.vehicle is not None:
-            self._whereabouts.vehicle.beat(time.monotonic_ns())
-        return sight._replace(observation=self._whereabouts.observe(sight.frame, sight.observation))
+        if self._geotagger is not None and self._geotagger.autopilot is not None:
+            self._geotagger.autopilot.beat(time.monotonic_ns())
 
-    def gsd_m(self, frame: Frame) -> float | None:
-        """Return how many metres of ground a pixel of the frame covers, where a mosaic or telemetry tells."""
-        if self._whereabouts is None or frame.window is not None:
-            return window_gsd_m(frame)
-        _, place = self._whereabouts.locate(frame)
-        return None if place is None else place.gsd_m
+    def armed(self) -> bool | None:
+        """Whether the autopilot says that it is armed; None where none is connected or heard."""
+        autopilot = self._geotagger.autopilot if self._geotagger is not None else None
+        connected = [autopilot] if autopilot is not None else self._links.vehicles if self._links is not None else []
+        said = {one.armed for one in connected}
+        return True if True in said else False if False in said else None
 
-    def tell(self, event: Event) -> Event:
-        """Return the event with its incident, and publish it, with a small picture when it begins."""
+    def publish(self, event: Event) -> Event:
+        """Publish an event with its incident, and with a small picture when it begins; return it as published."""
         event = self._incidents.join(event)
         if self._links is not None:
             picture = thumbnail(self._frame) if event.type == "begin" and self._frame is not None else b""
             self._links.publish(event, picture)
         return event
 
-    def _open_links(self, outfit: PeripheralConfig) -> Links | None:
-        if not outfit.links:
+    def _open_links(self, config: PeripheralConfig, take_bank: Callable[[bytes], str]) -> Links | None:
+        if not config.links:
             return None
         from overflight.runtime.links import Links
 
-        vehicle = self._whereabouts.vehicle if self._whereabouts else None
-        return Links.open(outfit.links, outfit.outbox or default_outbox(), vehicle=vehicle, on_bank=self._bank)
-
-    def _bank(self, raw: bytes) -> str:
-        if self.take_bank is None:
-            raise OverflightError("not flying yet; send the bank again")
-        return self.take_bank(raw)
+        autopilot = self._geotagger.autopilot if self._geotagger else None
+        return Links.open(config.links, config.outbox or default_outbox(), vehicle=autopilot, on_bank=take_bank)
 
     def close(self) -> None:
-        """Deliver what can be delivered soon, say what waits and what was shed, and let everything go."""
+        """Deliver what can be delivered soon, log what waits and what was shed, and close everything."""
         if self._links is not None:
             for status in self._links.close(LANDING_S):
                 say("link", **msgspec.structs.asdict(status))
-        if self._whereabouts is not None:
-            for line in self._whereabouts.refused[self._refused :]:
+        if self._geotagger is not None:
+            for line in self._geotagger.refused[self._refused :]:
                 say("telemetry refused", reason=line)
-            self._whereabouts.close()
+            self._geotagger.close()
 
     def _report(self) -> None:
-        """Say it when a link's trouble changes."""
+        """Log each link's trouble when it changes."""
         if self._links is None or time.monotonic() < self._report_s:
             return
         self._report_s = time.monotonic() + REPORT_S
         for name, trouble in self._links.troubles().items():
-            if self._told.get(name, "") != trouble:
+            if self._reported.get(name, "") != trouble:
                 say("link", name=name, trouble=trouble)
-                self._told[name] = trouble
+                self._reported[name] = trouble
 
 
-def _whereabouts(outfit: PeripheralConfig, source: str) -> Geotagger | None:
-    if not outfit.pose:
+def _open_geotagger(config: PeripheralConfig, source: str) -> Geotagger | None:
+    if not config.pose:
         return None
     from overflight.runtime.pose.geotag import Geotagger
 
     path = Path(source)
     directory = path if path.is_dir() else path.parent if path.parent.is_dir() else None
-    opened = Geotagger.open(outfit.pose, outfit.camera, directory=directory)
+    opened = Geotagger.open(config.pose, config.camera, directory=directory)
     for line in opened.refused:
         say("telemetry refused", reason=line)
     return opened

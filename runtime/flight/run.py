@@ -1,4 +1,4 @@
-"""Flying: one run of the stream over one source, followed, recorded, and looked after."""
+"""Run a flight: the stream over one source, with its events, journal, health and links."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import signal
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from overflight.runtime.bank import LabelBank
 from overflight.runtime.decisions.event_tracker import EventRules, EventTracker
-from overflight.runtime.errors import SourceError
+from overflight.runtime.errors import OverflightError, SourceError
 from overflight.runtime.filters.pace import Pace
 from overflight.runtime.flight.bank_watch import BankWatch
+from overflight.runtime.flight.control_token import ControlToken, token_path
 from overflight.runtime.flight.device_log import DeviceLog
 from overflight.runtime.flight.directory import Flight
 from overflight.runtime.flight.health import Gauges, HealthServer
 from overflight.runtime.flight.log import say
 from overflight.runtime.flight.peripherals import PeripheralConfig, Peripherals
 from overflight.runtime.flight.systemd import Notifier
+from overflight.runtime.signatures import receive_bank
 from overflight.runtime.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from overflight.runtime.bank import LabelBank
     from overflight.runtime.event import Event
     from overflight.runtime.overflight import Overflight
     from overflight.runtime.records import FlightRecord, Observation
@@ -32,18 +35,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FlightConfig:
-    """How a flight is flown.
+    """The options of a flight.
 
     ``watch_bank`` is the file or folder whose newest label bank is taken in flight; ``health_port`` opens the health
-    server on loopback (0 picks a port); ``outfit`` names telemetry and links; ``budget_bytes`` bounds the journal;
-    ``pace`` says which frames are looked at.
+    server on loopback (0 picks a port); ``peripherals`` names telemetry and links; ``budget_bytes`` bounds the journal;
+    ``pace`` selects the frames that are evaluated.
     """
 
     rules: EventRules = field(default_factory=EventRules)
     pace: Pace = field(default_factory=Pace)
     watch_bank: Path | None = None
     health_port: int | None = None
-    outfit: PeripheralConfig = field(default_factory=PeripheralConfig)
+    peripherals: PeripheralConfig = field(default_factory=PeripheralConfig)
     budget_bytes: int | None = None
     replace: bool = False
 
@@ -52,107 +55,123 @@ def fly(
     overflight: Overflight,
     where: str,
     out: Path,
-    orders: FlightConfig = FlightConfig(),
+    config: FlightConfig = FlightConfig(),
     *,
-    watch: Callable[[Stream, Observation], None] = lambda stream, observation: None,
-    tell: Callable[[Event], None] = lambda event: None,
+    on_observation: Callable[[Stream, Observation], None] = lambda stream, observation: None,
+    on_event: Callable[[Event], None] = lambda event: None,
 ) -> FlightRecord:
-    """Fly over ``where`` and leave a flight directory at ``out``.
+    """Run the stream over ``where`` and write a flight directory at ``out``.
 
-    ``watch`` sees every observation, ``tell`` every event.
+    ``on_observation`` receives every observation, ``on_event`` every event.
 
     SIGTERM and SIGINT end the flight cleanly, SIGHUP reads the watched bank again. Raises SourceError after the flight
-    has been closed, when a recording could not be read to its end: what was observed is kept.
+    has been closed, when a recording could not be read to its end; the observations until then are kept.
     """
     with ExitStack() as stack:
-        stream = Stream(where, overflight.observer, orders.pace)
+        gauges, banks = Gauges(), _Banks(overflight)
+        peripherals = Peripherals(config.peripherals, where, banks.take)
+        stack.callback(peripherals.close)
+        stream = Stream(
+            where, overflight.observer, config.pace, locate=peripherals.locate, notice=partial(_notice, gauges)
+        )
         stack.callback(stream.close)
-        aboard = Peripherals(orders.outfit, where)
-        stack.callback(aboard.close)
-        overflight.observer.gsd_m = aboard.gsd_m
-        flight = Flight.begin(out, where, overflight, budget_bytes=orders.budget_bytes, replace=orders.replace)
-        banks = _Banks(overflight, flight)
-        care = stack.enter_context(_supervise(banks, stream, flight, orders))
-        aboard.take_bank = banks.take
-        follower = EventTracker(orders.rules, f"{flight.record.started_utc_ns:x}", flight.record.started_utc_ns)
+        overflight.bundle.accept()
+        overflight.bank.accept()
+        flight = Flight.begin(out, where, overflight, budget_bytes=config.budget_bytes, replace=config.replace)
+        banks.begin(flight)
+        gauges.flight, gauges.bundle = str(flight.directory.resolve()), overflight.bundle.sha256
+        gauges.armed = peripherals.armed
+        supervise = stack.enter_context(_supervise(gauges, banks, stream, flight, config))
+        tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}", flight.record.started_utc_ns)
+
+        def write(events: Iterable[Event]) -> None:
+            for event in map(peripherals.publish, events):
+                gauges.events += 1
+                flight.write_event(event)
+                on_event(event)
+
         because = "failed"
         try:
-            for seen in stream.observations():
-                sight = aboard.see(seen)
-                flight.write(sight.observation, sight.embedding)
-                care(sight.observation)
-                watch(stream, sight.observation)
-                for event in map(aboard.tell, follower.follow(sight.observation, sight.verdict)):
-                    flight.write_event(event)
-                    tell(event)
+            for result in stream.results():
+                peripherals.update(result.frame)
+                flight.write(result.observation, result.embedding)
+                supervise(result.observation)
+                on_observation(stream, result.observation)
+                write(tracker.follow(result.observation, result.decision))
             because = "stopped" if stream.stopped else "source ended"
         except SourceError as error:
             because = str(error)
             raise
         finally:
-            for event in map(aboard.tell, follower.end()):
-                flight.write_event(event)
-                tell(event)
-            flight.end(because, stream.dropped, None if stream.gate is None else stream.gate.report)
+            write(tracker.end())
+            flight.end(because, stream.dropped, None if stream.similarity is None else stream.similarity.report)
     return flight.record
 
 
-@dataclass(frozen=True)
 class _Banks:
-    """Takes label banks in flight and keeps a copy of each with the flight."""
+    """Takes label banks in flight and keeps a copy of each with the flight. Before ``begin`` banks are refused."""
 
-    overflight: Overflight
-    flight: Flight
+    def __init__(self, overflight: Overflight) -> None:
+        self._overflight = overflight
+        self._flight: Flight | None = None
+
+    def begin(self, flight: Flight) -> None:
+        self._flight = flight
 
     def use(self, bank: LabelBank) -> None:
-        self.overflight.use(bank)
-        self.flight.keep_bank(bank)
+        if self._flight is None:
+            raise OverflightError("the flight has not begun; send the bank again")
+        bank.check_fits(self._overflight.bundle.manifest)
+        bank.accept()
+        self._overflight.use(bank)
+        self._flight.keep_bank(bank)
 
     def take(self, raw: bytes) -> str:
-        """Take a bank that was sent and return its hash. Raises BankError."""
-        bank = LabelBank.decode(raw, source="the bank that was sent")
+        """Take the bytes of a bank and return its hash. Raises OverflightError."""
+        bank = receive_bank(raw, source="the received bank")
         self.use(bank)
         say("bank in use", bank=bank.header.name, sha256=bank.sha256, labels=len(bank))
         return bank.sha256
 
 
+def _notice(gauges: Gauges, trouble: str | None) -> None:
+    """Log a trouble when it changes, and show it in the health answers."""
+    if trouble is not None and trouble != gauges.trouble:
+        say("trouble", reason=trouble)
+    gauges.trouble = trouble
+
+
 @contextmanager
 def _supervise(
-    banks: _Banks, stream: Stream, flight: Flight, orders: FlightConfig
+    gauges: Gauges, banks: _Banks, stream: Stream, flight: Flight, config: FlightConfig
 ) -> Iterator[Callable[[Observation], None]]:
-    """Look after a flight: health, service manager, bank watch, signals; yields what each observation is shown to."""
-    gauges, notifier = Gauges(), Notifier()
+    """Run health server, service notifications, bank watch and signals; yields what takes each observation."""
+    notifier = Notifier()
 
-    def care(observation: Observation) -> None:
+    def supervise(observation: Observation) -> None:
         if not gauges.ready:
             notifier.say("READY=1")
         gauges.observe(observation)
         gauges.unrecorded = flight.journal.unrecorded
         notifier.alive(f"{gauges.observed} observations, {observation.label or 'unknown'}")
 
-    def notice(trouble: str | None) -> None:
-        if trouble is not None and trouble != gauges.trouble:
-            say("trouble", reason=trouble)
-        gauges.trouble = trouble
-
-    stream.notice = notice
     with ExitStack() as stack:
         stack.callback(DeviceLog(flight.journal.append_device).close)
-        if orders.health_port is not None:
-            server = HealthServer(gauges, orders.health_port, banks.take)
+        if config.health_port is not None:
+            server = HealthServer(gauges, config.health_port, banks.take, ControlToken(token_path()))
             stack.callback(server.close)
             say("health", address=f"http://127.0.0.1:{server.port}")
-        bank_watch = BankWatch(orders.watch_bank, banks.use) if orders.watch_bank is not None else None
+        bank_watch = BankWatch(config.watch_bank, banks.use) if config.watch_bank is not None else None
         if bank_watch is not None:
             stack.callback(bank_watch.close)
         stack.enter_context(_signals(stream, bank_watch))
-        yield care
+        yield supervise
     notifier.say("STOPPING=1")
 
 
 @contextmanager
 def _signals(stream: Stream, bank_watch: BankWatch | None) -> Iterator[None]:
-    """Let SIGTERM and SIGINT stop the stream and SIGHUP reload the bank; only the main thread may say so."""
+    """Stop the stream on SIGTERM and SIGINT, reload the bank on SIGHUP. Handlers can be set in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

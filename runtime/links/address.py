@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from overflight.runtime.errors import UsageError
-from overflight.runtime.redact import redact
+from overflight.runtime.links.tls import NO_FILES, TlsFiles
+from overflight.runtime.redact import quote_credentials, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,15 +17,18 @@ if TYPE_CHECKING:
     from overflight.runtime.links.message import Link
     from overflight.runtime.pose.autopilot import Autopilot
 
-SCHEMES = "mqtt://, mqtts://, cot+udp://, cot+tcp://, http://, https://, mavlink:DEVICE, ros2://"
-_OPTIONS = {"rate", "stale", "type"}
+SCHEMES = "mqtt://, mqtts://, cot+udp://, cot+tcp://, cot+tls://, http://, https://, mavlink:DEVICE, ros2://"
+_TLS = ("ca", "cert", "key")
+_OPTIONS = {"rate", "stale", "type", "accept", *_TLS}
+_SECURE = ("mqtts", "cot+tls", "https")
 
 
 class LinkAddress(msgspec.Struct, frozen=True):
     """A link's address without its options. ``name`` is what it is called everywhere, without credentials.
 
     ``rate_bps`` makes it a thin link: at most that many bytes a second, short messages, overtaken changes left out.
-    ``stale_s`` and ``cot_type`` are for Cursor on Target.
+    ``stale_s`` and ``cot_type`` are for Cursor on Target, ``tls`` for what is encrypted. ``accepts_banks`` makes an
+    MQTT link listen for label banks.
     """
 
     uri: str
@@ -33,15 +37,19 @@ class LinkAddress(msgspec.Struct, frozen=True):
     rate_bps: float | None = None
     stale_s: float = 600.0
     cot_type: str = "a-u-G"
+    tls: TlsFiles = NO_FILES
+    accepts_banks: bool = False
 
     @classmethod
     def parse(cls, text: str) -> LinkAddress:
         """Read an address; options follow a ``#``, as in ``mqtt://user:password@host/prefix#rate=1000``.
 
-        ``mqtt://[user:password@]host[:port][/prefix]`` (``mqtts`` with TLS), ``cot+udp://239.2.3.1:6969``,
-        ``cot+tcp://host:8087`` (``#stale=600&type=a-u-G``), ``https://host/path`` for a webhook,
-        ``mavlink:udpin:0.0.0.0:14550``, ``ros2://namespace``. Raises UsageError.
+        ``mqtt://[user:password@]host[:port][/prefix]`` (``mqtts`` with TLS, ``#accept=banks`` to take label banks),
+        ``cot+udp://239.2.3.1:6969``, ``cot+tcp://host:8087`` (``cot+tls`` with TLS, ``#stale=600&type=a-u-G``),
+        ``https://host/path`` for a webhook, ``mavlink:udpin:0.0.0.0:14550``, ``ros2://namespace``. With TLS,
+        ``#ca=FILE&cert=FILE&key=FILE`` name PEM files. Raises UsageError, also for a file that cannot be read.
         """
+        text = quote_credentials(text)
         uri, _, fragment = text.partition("#")
         scheme = uri.partition(":")[0].lower()
         shown = redact(uri)
@@ -50,9 +58,11 @@ class LinkAddress(msgspec.Struct, frozen=True):
             complete = bool(parts.hostname) and (parts.port is not None or not scheme.startswith("cot+"))
             options = dict(parse_qsl(fragment, keep_blank_values=True, strict_parsing=bool(fragment)))
         except ValueError as error:
-            raise UsageError(f"--link {shown}: {error}; expected one of {SCHEMES}") from error
+            # The error quotes what it could not read, which may be a password that was not encoded.
+            reason = "Port out of range" if "range" in str(error) else "not an address with options as NAME=VALUE"
+            raise UsageError(f"--link {shown}: {reason}; expected one of {SCHEMES}") from error
         match scheme:
-            case "mqtt" | "mqtts" | "cot+udp" | "cot+tcp" | "http" | "https":
+            case "mqtt" | "mqtts" | "cot+udp" | "cot+tcp" | "cot+tls" | "http" | "https":
                 if not complete:
                     raise UsageError(f"--link {shown}: no host, or no port; expected {scheme}://HOST:PORT")
             case "mavlink" | "ros2":
@@ -60,7 +70,12 @@ class LinkAddress(msgspec.Struct, frozen=True):
             case _:
                 raise UsageError(f"--link {shown}: expected one of {SCHEMES}")
         if unknown := set(options) - _OPTIONS:
-            raise UsageError(f"--link {shown}: option {', '.join(sorted(unknown))}; expected rate, stale or type")
+            expected = ", ".join(sorted(_OPTIONS))
+            raise UsageError(f"--link {shown}: option {', '.join(sorted(unknown))}; expected one of {expected}")
+        try:
+            tls = _tls(scheme, options)
+        except UsageError as error:
+            raise UsageError(f"--link {shown}: {error}") from error
         return cls(
             uri,
             shown.partition("?")[0],
@@ -68,6 +83,8 @@ class LinkAddress(msgspec.Struct, frozen=True):
             _positive(shown, "rate", options["rate"]) if "rate" in options else None,
             _positive(shown, "stale", options.get("stale", "600")),
             options.get("type", "a-u-G"),
+            tls,
+            _accepts_banks(shown, scheme, options),
         )
 
 
@@ -79,15 +96,15 @@ def open_link(
         case "mqtt" | "mqtts":
             from overflight.runtime.links.mqtt import MqttLink
 
-            return MqttLink(address.uri, on_bank), None
-        case "cot+udp" | "cot+tcp":
+            return MqttLink(address.uri, on_bank if address.accepts_banks else None, address.tls), None
+        case "cot+udp" | "cot+tcp" | "cot+tls":
             from overflight.runtime.links.cot import CotLink
 
-            return CotLink(address.uri, address.stale_s, address.cot_type), None
+            return CotLink(address.uri, address.stale_s, address.cot_type, address.tls), None
         case "http" | "https":
             from overflight.runtime.links.webhook import WebhookLink
 
-            return WebhookLink(address.uri), None
+            return WebhookLink(address.uri, address.tls), None
         case "mavlink":
             from overflight.runtime.links.mavlink import MavlinkLink
             from overflight.runtime.pose.autopilot import Address, Autopilot
@@ -100,6 +117,25 @@ def open_link(
             from overflight.runtime.links.ros2 import Ros2Link
 
             return Ros2Link(urlsplit(address.uri).netloc), None
+
+
+def _tls(scheme: str, options: dict[str, str]) -> TlsFiles:
+    """Read the TLS options, and the files too: before the flight a mistake can still be mended."""
+    given = {name: options[name] for name in _TLS if name in options}
+    files = TlsFiles(**given)
+    if given and scheme not in _SECURE:
+        raise UsageError(f"option {', '.join(given)} needs TLS; expected one of {', '.join(_SECURE)}")
+    if given:
+        files.context()
+    return files
+
+
+def _accepts_banks(shown: str, scheme: str, options: dict[str, str]) -> bool:
+    if "accept" not in options:
+        return False
+    if options["accept"] != "banks" or scheme not in {"mqtt", "mqtts"}:
+        raise UsageError(f"--link {shown}: accept={options['accept']}; expected accept=banks, on an MQTT link")
+    return True
 
 
 def _positive(shown: str, name: str, text: str) -> float:

@@ -13,6 +13,7 @@ import fcntl
 import ipaddress
 import re
 import socket
+import ssl
 import struct
 import termios
 import time
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
 from overflight.runtime.links.message import LinkDown, Message
+from overflight.runtime.links.tls import NO_FILES, TlsFiles, connecting_context
 
 if TYPE_CHECKING:
     from overflight.runtime.event import Event
@@ -30,19 +32,21 @@ UNKNOWN_M = "9999999.0"
 CONNECT_S = 5.0
 ACKNOWLEDGE_S = 10.0
 UNREACHABLE_S = 0.02  # how long a local network takes to say that nobody listens
+MAX_READS = 16  # of 64 kB, at a time: a server that floods the link must not hold it
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class CotLink:
-    """A TAK server or client over TCP, a client over UDP, or the mesh's multicast group."""
+    """A TAK server or client over TCP or TLS, a client over UDP, or the mesh's multicast group."""
 
     overhead_bytes = 40
     grace_s = 10.0
     refresh_s: float | None
 
-    def __init__(self, uri: str, stale_s: float, cot_type: str) -> None:
+    def __init__(self, uri: str, stale_s: float, cot_type: str, tls: TlsFiles = NO_FILES) -> None:
         parts = urlsplit(uri)
-        self._tcp = parts.scheme == "cot+tcp"
+        self._tls = tls if parts.scheme == "cot+tls" else None
+        self._tcp = parts.scheme != "cot+udp"
         self._host, self._port = str(parts.hostname), parts.port or 0
         self._stale_s = stale_s
         self._type = cot_type
@@ -53,7 +57,7 @@ class CotLink:
         """Connect; over UDP this only names the other side."""
         try:
             if self._tcp:
-                self._socket = socket.create_connection((self._host, self._port), timeout=CONNECT_S)
+                self._socket = self._connect()
             else:
                 family, kind, _, _, place = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0]
                 self._socket = socket.socket(family, kind)
@@ -63,6 +67,16 @@ class CotLink:
             self._socket.setblocking(False)
         except OSError as error:
             raise self._broken(error) from error
+
+    def _connect(self) -> socket.socket:
+        connection = socket.create_connection((self._host, self._port), timeout=CONNECT_S)
+        if self._tls is None:
+            return connection
+        try:
+            return connecting_context(self._tls).wrap_socket(connection, server_hostname=self._host)
+        except (OSError, LinkDown):
+            connection.close()
+            raise
 
     def check(self) -> None:
         """Read whether the other side hung up."""
@@ -146,7 +160,7 @@ def _deliver(connection: socket.socket, payload: bytes) -> None:
     while left:
         try:
             left = left[connection.send(left) :]
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             _wait(deadline_s)
     while struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0\0\0\0"))[0]:
         _wait(deadline_s)
@@ -159,10 +173,10 @@ def _wait(deadline_s: float) -> None:
 
 
 def _listen(connection: socket.socket) -> None:
-    """Read what came back: nothing is well, a refusal or an end is not, words are ignored."""
+    """Discard what was received; raise OSError where the other side refused or closed the connection."""
     try:
-        while data := connection.recv(65536):
-            del data
-    except BlockingIOError:
+        for _ in range(MAX_READS):
+            if not connection.recv(65536):
+                raise ConnectionResetError("the other side hung up")
+    except (BlockingIOError, ssl.SSLWantReadError):
         return
-    raise ConnectionResetError("the other side hung up")

@@ -1,63 +1,82 @@
-"""The courier: one thread that carries a link's messages from the outbox, in order of weight, until they arrive."""
+"""The courier: a worker that sends a link's messages from the outbox, by priority, until they arrive."""
 
 from __future__ import annotations
 
 import random
 import sqlite3
-import threading
 import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from overflight.runtime.links.bucket import Bucket
 from overflight.runtime.links.message import Link, LinkDown, Message, Refused
+from overflight.runtime.links.outbox import Unreadable
+from overflight.runtime.links.outbox_repair import is_damage
+from overflight.runtime.worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from overflight.runtime.links.outbox import Outbox
 
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 10.0
 IDLE_S = 0.5
+ATTEMPTS = 3  # a message on which the link fails unexpectedly so often is given up
 
 
 class Courier:
-    """Carries for one link. ``trouble`` is what keeps it from it, ``shed`` counts what it gave up, by reason."""
+    """Sends for one link. ``trouble`` is why it cannot, ``shed`` counts what it gave up, by reason.
 
-    def __init__(self, name: str, link: Link, outbox: Outbox, rate_bps: float | None) -> None:
+    ``settled`` counts the messages that left the outbox, delivered or not. ``on_damage`` is called when the outbox
+    turns out to be damaged.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        link: Link,
+        outbox: Outbox,
+        rate_bps: float | None,
+        on_damage: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
         self.trouble: str | None = "not connected yet"
         self.sent = 0
         self.sent_bytes = 0
+        self.settled = 0
         self.shed: Counter[str] = Counter()
         self._link = link
         self._outbox = outbox
         self._bucket = Bucket(rate_bps, time.monotonic())
-        self._wake = threading.Event()
+        self._on_damage = on_damage
+        self._retry_s = FIRST_RETRY_S
+        self._failed: Counter[int] = Counter()
         self._stopping = False
         self._until_s = float("inf")
         self._connected = False
         self._ongoing: dict[str, tuple[Message, float]] = {}
         self._handed: deque[tuple[float, Message]] = deque()
-        self._thread = threading.Thread(target=self._run, name=f"link {name}", daemon=True)
-        self._thread.start()
+        self.worker = Worker(f"link {name}", self._work, self._part)
+        self.worker.start()
 
     def wake(self) -> None:
-        """Say that there is something to carry."""
-        self._wake.set()
+        """Say that there is something to send."""
+        self.worker.wake()
 
     def stop(self, within_s: float) -> None:
-        """Carry what waits for at most ``within_s``, then end; what is left stays in the outbox."""
+        """Send what waits for at most ``within_s``, then end; what is left stays in the outbox."""
         self._until_s = time.monotonic() + within_s
         self._stopping = True
-        self._wake.set()
+        self.worker.wake()
 
     def join(self, within_s: float) -> None:
         """Wait for the end."""
-        self._thread.join(within_s)
+        self.worker.join(within_s)
 
     def release(self) -> None:
-        """Let the outbox go, once the thread has ended."""
-        if not self._thread.is_alive():
+        """Close the outbox, unless the link still hangs."""
+        if self.worker.close(1.0):
             self._outbox.close()
 
     @property
@@ -68,23 +87,25 @@ class Courier:
         except sqlite3.Error:
             return -1
 
-    def _run(self) -> None:
-        retry_s = FIRST_RETRY_S
-        while not self._over():
-            self._wake.clear()
-            try:
-                pause_s = self._step()
-                retry_s = FIRST_RETRY_S
-            except (LinkDown, sqlite3.Error) as error:
-                self.trouble = str(error)
-                self._disconnect()
-                pause_s = retry_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, guards nothing
-                retry_s = min(retry_s * 2, LONGEST_RETRY_S)
-                self._pause(pause_s)
-                continue
-            if pause_s > 0:
-                self._wake.wait(pause_s)
-        self._part()
+    def _work(self) -> float | None:
+        """Do the next thing, or wait after a failure; return how long there is nothing to do, None at the end."""
+        if self._over():
+            return None
+        try:
+            pause_s = self._step()
+        except (LinkDown, sqlite3.Error) as error:
+            self.trouble = str(error)
+            self._disconnect()
+            if isinstance(error, sqlite3.Error) and is_damage(error):
+                self._on_damage()
+            self._pause(self._retry_s * random.uniform(0.75, 1.25))  # noqa: S311 - spreads retries, guards nothing
+            self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
+            return 0.0
+        except Exception:
+            self._disconnect()
+            raise
+        self._retry_s = FIRST_RETRY_S
+        return pause_s
 
     def _over(self) -> bool:
         if not self._stopping:
@@ -104,12 +125,31 @@ class Courier:
             self._link.open()
             self._connected, self.trouble = True, None
         self._trust(self._link.grace_s)
-        message = self._outbox.next(self.name)
+        try:
+            message = self._outbox.next(self.name)
+        except Unreadable as error:
+            self.trouble = str(error)
+            self._outbox.forget(self.name, error.number)
+            self.shed[f"{error.kind}-unreadable"] += 1
+            self.settled += 1
+            return 0.0
         if message is None:
             return self._refresh()
+        try:
+            return self._carry(message)
+        except (LinkDown, sqlite3.Error):
+            raise
+        except Exception:
+            self._failed[message.number] += 1
+            if self._failed[message.number] == ATTEMPTS:
+                self._give_up(message, "failed")
+            raise
+
+    def _carry(self, message: Message) -> float:
+        """Send a message, or give it up; return how long its turn is still away."""
         payload = self._link.encode(message, brief=self._bucket.rate_bps is not None)
         if payload is None:
-            self._outbox.done(self.name, message)
+            self._settle(message)
             return 0.0
         size = len(payload) + self._link.overhead_bytes
         if reason := self._surplus(message, size):
@@ -129,7 +169,7 @@ class Courier:
             self._outbox.hand_over(self.name, message)
             self._handed.append((time.monotonic(), message))
         else:
-            self._outbox.done(self.name, message)
+            self._settle(message)
         self.sent += 1
         self.sent_bytes += size
         self._remember(message)
@@ -145,8 +185,13 @@ class Courier:
         return None
 
     def _give_up(self, message: Message, reason: str) -> None:
+        self._settle(message)
         self.shed[f"{message.kind}-{reason}"] += 1
+
+    def _settle(self, message: Message) -> None:
         self._outbox.done(self.name, message)
+        self._failed.pop(message.number, None)
+        self.settled += 1
 
     def _remember(self, message: Message) -> None:
         if message.kind != "event" or self._link.refresh_s is None:
@@ -157,7 +202,7 @@ class Courier:
             self._ongoing[message.event.id] = message, time.monotonic() + self._link.refresh_s
 
     def _refresh(self) -> float:
-        """See that the idle link stands; send an event again that goes on, where receivers forget."""
+        """Check the idle link; send an ongoing event again, where receivers forget."""
         self._link.check()
         refresh_s = self._link.refresh_s
         if refresh_s is None:
@@ -174,24 +219,25 @@ class Courier:
         return IDLE_S
 
     def _trust(self, older_than_s: float) -> None:
-        """Let go what was handed over long enough ago on a connection that still stands."""
+        """Remove what was handed over long enough ago on a connection that is still open."""
         until_s = time.monotonic() - older_than_s
         while self._handed and self._handed[0][0] <= until_s:
-            self._outbox.done(self.name, self._handed[0][1])
+            self._settle(self._handed[0][1])
             self._handed.popleft()
 
     def _part(self) -> None:
-        """End in order: with a connection that stands to the last, what was handed over is delivered."""
+        """End: where the connection is still open, what was handed over counts as delivered."""
         try:
             if self._connected:
                 self._link.check()
                 self._trust(0.0)
         except (LinkDown, sqlite3.Error) as error:
             self.trouble = str(error)
-        self._disconnect()
+        finally:
+            self._disconnect()
 
     def _disconnect(self) -> None:
         if self._connected:
             self._connected = False
-            self._link.close()
             self._handed.clear()
+            self._link.close()

@@ -1,8 +1,9 @@
 """MQTT 3.1.1: events to a broker, the aircraft's presence as a retained topic, and label banks from the ground.
 
 Topics under the prefix: ``available`` (online, stopped, offline; retained, with a last will), ``events`` (JSON with
-``type`` new, update or end), ``thumbnails/<event>`` (JPEG), ``bank/set`` (a label bank, from the ground) and
-``bank/state`` (the hash of the bank in use, or why one was refused; retained).
+``type`` new, update or end), ``thumbnails/<event>`` (JPEG), and, with ``#accept=banks``, ``bank/set`` (a label bank
+from the ground, its signature before it) and ``bank/state`` (the hash of the bank in use, or why one was refused;
+retained).
 
 An event counts as delivered when the broker has acknowledged it (QoS 1). A client is used for one connection only:
 what was not acknowledged is sent again from the outbox, not by the library's own memory, which a restart empties.
@@ -11,7 +12,6 @@ what was not acknowledged is sent again from the outbox, not by the library's ow
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 from contextlib import suppress
@@ -22,6 +22,8 @@ import msgspec
 
 from overflight.runtime.errors import OverflightError, missing_extra
 from overflight.runtime.links.message import LinkDown, Message, brief
+from overflight.runtime.links.tls import NO_FILES, TlsFiles, connecting_context
+from overflight.runtime.worker import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +44,7 @@ class MqttLink:
     grace_s = 0.0
     refresh_s: float | None = None
 
-    def __init__(self, uri: str, on_bank: Callable[[bytes], str] | None = None) -> None:
+    def __init__(self, uri: str, on_bank: Callable[[bytes], str] | None = None, tls: TlsFiles = NO_FILES) -> None:
         try:
             import paho.mqtt.client as paho
         except ImportError as error:
@@ -51,11 +53,13 @@ class MqttLink:
         self._parts = urlsplit(uri)
         self._prefix = self._parts.path.strip("/") or "overflight"
         self._on_bank = on_bank
+        self._tls = tls
         self._client: Any = None
         self._answered = threading.Event()
         self._answer = ""
         self._lost = threading.Event()
         self._before: dict[str, Event] = {}
+        self.faults = Faults(f"{self._prefix}/bank/set")
 
     def open(self) -> None:
         """Connect, and say ``online`` once the broker has taken us."""
@@ -70,7 +74,7 @@ class MqttLink:
             client.username_pw_set(unquote(self._parts.username), unquote(self._parts.password or ""))
         secure = self._parts.scheme == "mqtts"
         if secure:
-            client.tls_set_context(ssl.create_default_context())
+            client.tls_set_context(connecting_context(self._tls))
         client.will_set(f"{self._prefix}/available", "offline", qos=1, retain=True)
         client.connect_timeout = CONNECT_S
         client.on_connect = self._connected
@@ -142,19 +146,31 @@ class MqttLink:
         self._answered.set()
 
     def _received(self, client: Any, data: Any, message: Any) -> None:
-        """Take a bank from the ground; what is wrong with it is answered, never raised."""
+        """Take a bank from the ground and answer with its hash or the reason why not.
+
+        Nothing may be raised: it would end paho's thread, and a retained message would do so at every connection.
+        """
         if self._on_bank is None:
             return
         try:
-            if len(message.payload) > MAX_BANK_BYTES:
-                raise OverflightError(f"a bank of {len(message.payload)} bytes; expected at most {MAX_BANK_BYTES}")
-            state = {"bank": self._on_bank(message.payload), "error": None}
+            state = self._take_bank(self._on_bank, message.payload)
+            client.publish(f"{self._prefix}/bank/state", msgspec.json.encode(state), qos=1, retain=True)
+        except Exception as error:
+            self.faults.note(error)
+
+    def _take_bank(self, on_bank: Callable[[bytes], str], payload: bytes) -> dict[str, str | None]:
+        try:
+            if len(payload) > MAX_BANK_BYTES:
+                raise OverflightError(f"a bank of {len(payload)} bytes; expected at most {MAX_BANK_BYTES}")
+            return {"bank": on_bank(payload), "error": None}
         except OverflightError as error:
-            state = {"bank": None, "error": str(error)}
-        client.publish(f"{self._prefix}/bank/state", msgspec.json.encode(state), qos=1, retain=True)
+            return {"bank": None, "error": str(error)}
+        except Exception as error:
+            self.faults.note(error)
+            return {"bank": None, "error": f"{type(error).__name__}: {error}; the bank in use stays"}
 
     def _drop(self) -> None:
-        """Leave without a word, so that a message that was not acknowledged is sent by nobody but the outbox."""
+        """Disconnect, so that only the outbox sends again what was not acknowledged."""
         client, self._client = self._client, None
         if client is not None:
             client.on_connect = client.on_disconnect = client.on_message = None

@@ -1,8 +1,8 @@
 """The outbox: what waits for each link, in a SQLite file that outlives the process.
 
-Write-ahead log with ``synchronous=NORMAL``: once ``put`` has returned, a killed process loses nothing; the log is then
-synced to the disk by another thread, so that the loop that flies never waits for it, and a power cut takes at most
-what the last milliseconds brought.
+Write-ahead log with ``synchronous=NORMAL``: once ``put`` has returned, a killed process loses nothing. Another thread
+then syncs the log to the disk, so that the loop that flies never waits for it; a power cut loses at most the messages
+of the last milliseconds. A file that is damaged is moved aside and a new one is begun, before the flight and in it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import msgspec
 
@@ -20,7 +22,7 @@ from overflight.runtime.event import Event
 from overflight.runtime.links.message import Message, MessageKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 MAX_WAITING = 10_000  # messages for one link: a day of an event every ten seconds
 MAX_THUMBNAILS = 1_000  # 8 MB at most
@@ -39,29 +41,43 @@ CREATE INDEX IF NOT EXISTS messages_event ON messages (event, sequence);
 _BEGIN_OR_END, _CHANGE, _THUMBNAIL = 0, 1, 2
 
 
+class Unreadable(Exception):  # noqa: N818 - a state of one row, which is given up
+    """A message that cannot be decoded, as of an older version or after damage."""
+
+    def __init__(self, number: int, kind: str) -> None:
+        super().__init__(f"message {number} in the outbox cannot be read")
+        self.number = number
+        self.kind = kind
+
+
+class Kept(NamedTuple):
+    """How many messages were added for a link, and how many had to be removed for them."""
+
+    added: int
+    shed: int
+
+
 class Outbox:
     """One thread's view of the outbox file; each thread opens its own.
 
-    The one ``in_flight_loop`` waits for no lock longer than 0.2 s and leaves the care of the file to the others.
+    With ``in_flight_loop`` it waits for a lock for at most 0.2 s and leaves checkpoints to the other threads.
     """
 
     def __init__(self, path: Path, *, in_flight_loop: bool = False) -> None:
         self.path = path
+        self._in_flight_loop = in_flight_loop
+        self._patience_s = 0.2 if in_flight_loop else 2.0
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=0.2 if in_flight_loop else 2.0, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.executescript(_SCHEMA)
-            if in_flight_loop:
-                self._connection.execute("PRAGMA wal_autocheckpoint=0")  # folding the log in waits for the disk
+            with self._use():
+                pass
         except (sqlite3.Error, OSError) as error:
             raise OverflightError(f"{path}: cannot keep an outbox ({error}); name another with --outbox") from error
 
-    def put(self, event: Event, picture: bytes, links: Sequence[str]) -> dict[str, int]:
-        """Keep an event, and its picture if any, for each link; return what had to be shed for it, by link.
+    def put(self, event: Event, picture: bytes, links: Sequence[str]) -> dict[str, Kept]:
+        """Keep an event, and its picture if any, for each link; return what was kept and shed, by link.
 
         Putting a message again that still waits changes nothing.
         """
@@ -70,58 +86,82 @@ class Outbox:
         rows: list[tuple[str, MessageKind, int, bytes]] = [(event.key, "event", priority, b"")]
         if picture:
             rows.append((f"{event.key}/thumbnail", "thumbnail", _THUMBNAIL, picture))
-        with self._transaction():
+        added = 0
+        with self._use() as connection, _Transaction(connection):
             for key, kind, rank, content in rows:
-                done = self._connection.execute(
+                done = connection.execute(
                     "INSERT OR IGNORE INTO messages (key, kind, event, sequence, priority, record, picture) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (key, kind, event.id, event.sequence, rank, record, content),
                 )
                 if done.rowcount:
-                    self._connection.executemany(
+                    added += 1
+                    connection.executemany(
                         "INSERT INTO pending (link, priority, message) VALUES (?, ?, ?)",
                         [(link, rank, done.lastrowid) for link in links],
                     )
-            return {link: shed for link in links if (shed := self._shed(link))}
+            return {link: Kept(added, _shed(connection, link)) for link in links}
 
     def next(self, link: str) -> Message | None:
-        """Return what goes next over a link: beginnings and ends, changes, pictures; each in order."""
-        row = self._connection.execute(
-            "SELECT m.number, m.kind, m.record, m.picture FROM pending p JOIN messages m ON m.number = p.message "
-            "WHERE p.link = ? AND NOT p.handed ORDER BY p.priority, p.message LIMIT 1",
-            (link,),
-        ).fetchone()
-        return row and Message(row[0], row[1], msgspec.json.decode(row[2], type=Event), row[3])
+        """Return what goes next over a link: beginnings and ends, changes, pictures; each in order.
+
+        Raises Unreadable for a message that cannot be decoded; ``forget`` gives it up.
+        """
+        with self._use() as connection:
+            row = connection.execute(
+                "SELECT m.number, m.kind, m.record, m.picture FROM pending p JOIN messages m ON m.number = p.message "
+                "WHERE p.link = ? AND NOT p.handed ORDER BY p.priority, p.message LIMIT 1",
+                (link,),
+            ).fetchone()
+        if row is None:
+            return None
+        number, kind, record, picture = row
+        try:
+            return Message(number, kind, msgspec.json.decode(record, type=Event), bytes(picture))
+        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+            raise Unreadable(number, str(kind)) from error
 
     def overtaken(self, link: str, message: Message) -> bool:
         """Say whether a later step of the same event waits for the link too."""
-        return (
-            self._connection.execute(
+        with self._use() as connection:
+            found = connection.execute(
                 "SELECT 1 FROM messages m JOIN pending p ON p.message = m.number AND p.link = ? AND NOT p.handed "
                 "WHERE m.event = ? AND m.kind = 'event' AND m.sequence > ? LIMIT 1",
                 (link, message.event.id, message.event.sequence),
             ).fetchone()
-            is not None
-        )
+        return found is not None
 
     def done(self, link: str, message: Message) -> None:
-        """Let a message go that the link has delivered or given up."""
-        with self._transaction():
-            self._forget([(link, message.number)])
+        """Remove a message that the link has delivered or given up."""
+        self.forget(link, message.number)
+
+    def forget(self, link: str, number: int) -> None:
+        """Remove a message by its number."""
+        with self._use() as connection, _Transaction(connection):
+            _forget(connection, [(link, number)])
 
     def hand_over(self, link: str, message: Message) -> None:
-        """Set a message aside that the link has passed on, though the other side may not have it yet."""
+        """Mark a message as passed on by the link, though the other side may not have it yet."""
         query = "UPDATE pending SET handed = 1 WHERE link = ? AND message = ?"
-        self._connection.execute(query, (link, message.number))
+        with self._use() as connection:
+            connection.execute(query, (link, message.number))
 
     def take_back(self, link: str) -> int:
-        """Let everything wait again that was handed over and not yet done; return how much that was."""
-        return self._connection.execute("UPDATE pending SET handed = 0 WHERE link = ? AND handed", (link,)).rowcount
+        """Put everything back into the queue that was handed over and not yet done; return how much that was."""
+        with self._use() as connection:
+            done = connection.execute("UPDATE pending SET handed = 0 WHERE link = ? AND handed", (link,))
+            return done.rowcount
 
     def waiting(self, link: str) -> int:
         """Count what waits for a link."""
         query = "SELECT count(*) FROM pending WHERE link = ? AND NOT handed"
-        return int(self._connection.execute(query, (link,)).fetchone()[0])
+        with self._use() as connection:
+            return int(connection.execute(query, (link,)).fetchone()[0])
+
+    def copy_to(self, path: Path) -> None:
+        """Copy everything to another file, also from a file that was deleted while it was open."""
+        with self._use() as connection, closing(sqlite3.connect(path)) as copy:
+            connection.backup(copy)
 
     def sync(self) -> None:
         """Wait until the disk holds everything that was put."""
@@ -135,38 +175,71 @@ class Outbox:
         finally:
             os.close(descriptor)
 
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Close the file while the body runs, so that it can be moved; it is opened again by the next use."""
+        with self._lock:
+            self.close()
+            yield
+
     def close(self) -> None:
-        """Let the file go."""
-        self._connection.close()
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
-    def _shed(self, link: str) -> int:
-        """Drop what is too much for a link: pictures first, then changes, then the oldest."""
-        numbers: list[int] = []
-        for extra, limit in (("AND priority = 2", MAX_THUMBNAILS), ("", MAX_WAITING)):
-            (count,) = self._connection.execute(
-                f"SELECT count(*) FROM pending WHERE link = ? AND NOT handed {extra}",  # noqa: S608 - one of two constants
-                (link,),
-            ).fetchone()
-            numbers += [
-                number
-                for (number,) in self._connection.execute(
-                    f"SELECT message FROM pending WHERE link = ? AND NOT handed {extra} "  # noqa: S608 - one of two constants
-                    "ORDER BY priority DESC, message LIMIT ?",
-                    (link, max(0, count - limit)),
-                )
-            ]
-        self._forget([(link, number) for number in dict.fromkeys(numbers)])
-        return len(set(numbers))
+    @contextmanager
+    def _use(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection, opened if need be, to one thread at a time."""
+        if not self._lock.acquire(timeout=self._patience_s):
+            raise sqlite3.OperationalError("the outbox is being replaced")
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            yield self._connection
+        finally:
+            self._lock.release()
 
-    def _forget(self, pairs: Sequence[tuple[str, int]]) -> None:
-        self._connection.executemany("DELETE FROM pending WHERE link = ? AND message = ?", pairs)
-        self._connection.executemany(
-            "DELETE FROM messages WHERE number = ? AND NOT EXISTS (SELECT 1 FROM pending WHERE message = number)",
-            [(number,) for _, number in pairs],
-        )
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=self._patience_s, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.executescript(_SCHEMA)
+            if self._in_flight_loop:
+                connection.execute("PRAGMA wal_autocheckpoint=0")  # a checkpoint waits for the disk
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._connection)
+
+def _shed(connection: sqlite3.Connection, link: str) -> int:
+    """Remove what is too much for a link: pictures first, then changes, then the oldest."""
+    numbers: list[int] = []
+    for extra, limit in (("AND priority = 2", MAX_THUMBNAILS), ("", MAX_WAITING)):
+        (count,) = connection.execute(
+            f"SELECT count(*) FROM pending WHERE link = ? AND NOT handed {extra}",  # noqa: S608 - one of two constants
+            (link,),
+        ).fetchone()
+        numbers += [
+            number
+            for (number,) in connection.execute(
+                f"SELECT message FROM pending WHERE link = ? AND NOT handed {extra} "  # noqa: S608 - one of two constants
+                "ORDER BY priority DESC, message LIMIT ?",
+                (link, max(0, count - limit)),
+            )
+        ]
+    _forget(connection, [(link, number) for number in dict.fromkeys(numbers)])
+    return len(set(numbers))
+
+
+def _forget(connection: sqlite3.Connection, pairs: Sequence[tuple[str, int]]) -> None:
+    connection.executemany("DELETE FROM pending WHERE link = ? AND message = ?", pairs)
+    connection.executemany(
+        "DELETE FROM messages WHERE number = ? AND NOT EXISTS (SELECT 1 FROM pending WHERE message = number)",
+        [(number,) for _, number in pairs],
+    )
 
 
 class _Transaction:

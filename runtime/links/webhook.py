@@ -1,16 +1,19 @@
 """Webhooks: an HTTP POST for every event.
 
 The body is the event as JSON; a thumbnail is a POST of its own with ``Content-Type: image/jpeg``. ``Idempotency-Key``
-names the message for ever, ``Overflight-Event`` the event. Any 2xx answer is an acknowledgement; 400, 413, 415 and
-422 say that this message will never be taken; anything else, or none, is tried again.
+is the same each time a message is sent, ``Overflight-Event`` is the event's id. Any 2xx answer is an acknowledgement;
+400, 413, 415 and 422 mean that the message will never be accepted; after any other answer, or none, it is sent again.
+Of an answer's body at most 4 kB are read, and a request with its answer takes at most ``TIMEOUT_S``.
 """
 
 from __future__ import annotations
 
 import base64
 import http.client
-import ssl
-from typing import TYPE_CHECKING
+import io
+import socket
+import time
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -18,23 +21,27 @@ import msgspec
 from overflight import __version__
 from overflight.runtime.links.message import LinkDown, Message, Refused
 from overflight.runtime.links.message import brief as shorten
+from overflight.runtime.links.tls import NO_FILES, TlsFiles, connecting_context
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 10.0  # of connecting, and of a request with its whole answer
+MAX_ANSWER_BYTES = 4096
+MAX_REASON = 80
 NEVER = {400, 413, 415, 422}
 
 
 class WebhookLink:
-    """A web server, spoken to over one kept connection."""
+    """A web server, with one connection that is kept open."""
 
     overhead_bytes = 300  # request and response headers
     grace_s = 0.0
     refresh_s: float | None = None
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, tls: TlsFiles = NO_FILES) -> None:
         parts = urlsplit(uri)
+        self._tls = tls
         self._secure = parts.scheme == "https"
         self._host, self._port = str(parts.hostname), parts.port
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -43,22 +50,24 @@ class WebhookLink:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         self._connection: HTTPConnection | None = None
+        self._socket: _DeadlineSocket | None = None
 
     def open(self) -> None:
         """Connect."""
         if self._secure:
-            context = ssl.create_default_context()
+            context = connecting_context(self._tls)
             self._connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=context)
         else:
             self._connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
         try:
             self._connection.connect()
-        except OSError as error:
+            self._connection.sock = self._socket = _DeadlineSocket(self._connection.sock)
+        except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise LinkDown(f"{self._host}: {error}") from error
+            raise LinkDown(f"{self._host}: {error or type(error).__name__}") from error
 
     def check(self) -> None:
-        """A web server keeps no idle connection; the next POST will tell."""
+        """Do nothing: web servers close idle connections, and the next POST opens another."""
 
     def encode(self, message: Message, *, brief: bool) -> bytes | None:
         """Return the event as JSON, or the JPEG."""
@@ -75,22 +84,68 @@ class WebhookLink:
             "Idempotency-Key": message.key,
             "Overflight-Event": message.event.id,
         }
-        if self._connection is None:
+        if self._connection is not None and self._connection.sock is None:
+            self.open()  # the server closed the connection after its last answer, or its answer was left unread
+        if self._connection is None or self._socket is None:
             raise LinkDown(f"{self._host}: not connected")
+        self._socket.until_s = time.monotonic() + TIMEOUT_S
         try:
             self._connection.request("POST", self._path, payload, headers)
             answer = self._connection.getresponse()
-            answer.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise LinkDown(f"{self._host}: {error or type(error).__name__}") from error
+            raise LinkDown(f"{self._host}: {str(error)[:MAX_REASON] or type(error).__name__}") from error
+        self._read(answer)
+        said = f"{self._host}: {answer.status} {answer.reason[:MAX_REASON]}"
         if answer.status in NEVER:
-            raise Refused(f"{self._host}: {answer.status} {answer.reason}")
+            raise Refused(said)
         if not 200 <= answer.status < 300:
-            raise LinkDown(f"{self._host}: {answer.status} {answer.reason}")
+            raise LinkDown(said)
+
+    def _read(self, answer: http.client.HTTPResponse) -> None:
+        """Read a short body, so that the connection can be used again; close it where the body is long or late."""
+        try:
+            left = len(answer.read(MAX_ANSWER_BYTES + 1)) > MAX_ANSWER_BYTES
+        except (OSError, http.client.HTTPException):
+            left = True
+        if left and self._connection is not None:
+            self._connection.close()
 
     def close(self) -> None:
         """Hang up."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._socket = None
+
+
+class _DeadlineSocket:
+    """A connected socket whose reads and writes end at ``until_s``, however slowly the other side sends."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.until_s = time.monotonic() + TIMEOUT_S
+        self._connected = connected
+
+    def makefile(self, *_: object, **__: object) -> io.BufferedReader:
+        """Return a reader, as http.client wants it for an answer."""
+        self._connected._io_refs += 1  # type: ignore[attr-defined]  # so that close() waits for the reader, as in makefile
+        return io.BufferedReader(socket.SocketIO(self, "r"))  # type: ignore[arg-type]
+
+    def recv_into(self, buffer: bytearray) -> int:
+        """Read, until the deadline."""
+        self._connected.settimeout(self._left_s())
+        return self._connected.recv_into(buffer)
+
+    def sendall(self, data: bytes) -> None:
+        """Write, until the deadline."""
+        self._connected.settimeout(self._left_s())
+        self._connected.sendall(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connected, name)
+
+    def _left_s(self) -> float:
+        left_s = self.until_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError(f"no whole answer within {TIMEOUT_S:g} s")
+        return left_s

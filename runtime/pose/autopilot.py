@@ -25,6 +25,8 @@ COMPONENT = 191  # MAV_COMP_ID_ONBOARD_COMPUTER
 GROUND_STATION = 6  # MAV_TYPE_GCS
 ONBOARD_CONTROLLER = 18  # MAV_TYPE_ONBOARD_CONTROLLER
 NO_AUTOPILOT = 8  # MAV_AUTOPILOT_INVALID
+ARMED = 128  # MAV_MODE_FLAG_SAFETY_ARMED
+HEARD_NS = 5_000_000_000
 ACTIVE = 4  # MAV_STATE_ACTIVE
 SET_MESSAGE_INTERVAL = 511
 STREAMS = (33, 30, 24, 2, 132, 285)  # position, attitude, GPS, system time, rangefinder, gimbal
@@ -70,6 +72,7 @@ class Autopilot:
         self.telemetry = Telemetry("monotonic", keep_ns=KEEP_NS)
         self.system: int | None = None
         self.heard_ns = 0
+        self._armed = False
         self.problem: str | None = None
         self._sending = threading.Lock()
         self._beaten_ns = 0
@@ -98,6 +101,13 @@ class Autopilot:
         self._beaten_ns = now_ns
         calling = self.address.device.startswith("udpout:")  # an autopilot that listens must hear us first
         self.send(lambda mav: mav.heartbeat_send(ONBOARD_CONTROLLER, NO_AUTOPILOT, 0, 0, ACTIVE), unheard=calling)
+
+    @property
+    def armed(self) -> bool | None:
+        """Whether the autopilot says that its motors are armed; None where it has not been heard for 5 s."""
+        if self.system is None or time.monotonic_ns() - self.heard_ns > HEARD_NS:
+            return None
+        return self._armed
 
     def close(self) -> None:
         """Stop reading and let the line go."""
@@ -133,6 +143,7 @@ class Autopilot:
         """Learn the vehicle's system id from the first heartbeat of an autopilot, and take our place beside it."""
         if self.system is not None and heartbeat.get_srcSystem() == self.system and heartbeat.autopilot != NO_AUTOPILOT:
             self.heard_ns = time.monotonic_ns()
+            self._armed = bool(heartbeat.base_mode & ARMED)
         if self.system is not None or heartbeat.type == GROUND_STATION or heartbeat.autopilot == NO_AUTOPILOT:
             return
         system = heartbeat.get_srcSystem()
@@ -140,6 +151,7 @@ class Autopilot:
             return
         mav = self._connection.mav
         mav.srcSystem, mav.srcComponent = system, self.address.component
+        self._armed = bool(heartbeat.base_mode & ARMED)
         self.system, self.heard_ns = system, time.monotonic_ns()
         if self.address.rate_hz > 0:
             interval_us = 1e6 / self.address.rate_hz

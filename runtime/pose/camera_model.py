@@ -60,12 +60,12 @@ class CameraModel(msgspec.Struct, frozen=True):
             raise UsageError(f"camera {text!r}: no angle of view; add hfov=DEGREES, or f35=MILLIMETRES")
         return cls(**{name + ("_m" if name == "ground" else "_deg"): value for name, value in numbers.items()})
 
-    def tangents(self, width: int, height: int) -> tuple[float, float]:
-        """Return the tangents of half the angles, across and down, for a picture of that size."""
-        across = math.tan(math.radians(self.hfov_deg) / 2)
+    def tangents(self, width: int, height: int, zoom: float = 1.0) -> tuple[float, float]:
+        """Return the tangents of half the angles, across and down, for a picture of that size and digital zoom."""
+        across = math.tan(math.radians(self.hfov_deg) / 2) / zoom
         if self.vfov_deg is None:
             return across, across * height / width
-        return across, math.tan(math.radians(self.vfov_deg) / 2)
+        return across, math.tan(math.radians(self.vfov_deg) / 2) / zoom
 
     def attitude(self, pose: Pose) -> Attitude | None:
         """Return where the camera looks, against the earth; None where a part of that is not known."""
@@ -94,3 +94,8 @@ def angles_of_f35(f35_mm: float, aspect: float = 4 / 3) -> tuple[float, float]:
     width_mm = FILM_DIAGONAL_MM * sensor / math.hypot(sensor, 1.0)
     across = width_mm / 2 / f35_mm
     return 2 * math.degrees(math.atan(across)), 2 * math.degrees(math.atan(across / aspect))
+
+
+def hfov_of(focal: float, width: float) -> float:
+    """Return the angle across a picture, from a focal length and the picture's width in one unit."""
+    return 2 * math.degrees(math.atan(width / 2 / focal))

@@ -81,7 +81,7 @@ def locate(
     if height_m is None or height_m < MIN_HEIGHT_M:
         return None
     looking = camera.attitude(pose)
-    across, down = camera.tangents(*size)
+    across, down = camera.tangents(*size, pose.zoom)
     pose_error_m = pose.h_acc_m if pose.h_acc_m is not None else DEFAULT_H_ACC_M
     stale = pose.quality == "stale"
     if looking is None:

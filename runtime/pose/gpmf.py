@@ -9,21 +9,27 @@ import math
 import struct
 from typing import TYPE_CHECKING
 
+from overflight.runtime.bounded import open_regular
 from overflight.runtime.errors import SourceError
 from overflight.runtime.pose.fields import position
 from overflight.runtime.pose.mp4 import read_samples
 from overflight.runtime.pose.record import Attitude, Pose
+from overflight.runtime.pose.refusals import Refusals
 from overflight.runtime.pose.track import PoseTrack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 Row = tuple[float, ...]
 Items = list[tuple[bytes, str, int, bytes]]
 
 _LETTERS = {"b": "b", "B": "B", "s": "h", "S": "H", "l": "i", "L": "I", "f": "f", "d": "d", "j": "q", "J": "Q"}
+_KARMA = ("GLPI", "ATTD", "SYST")
 _MAX_DEPTH = 8
+MAX_BYTES = 1 << 40  # of the video; only its tables and its metadata are read
+MAX_PAYLOAD_BYTES = 1 << 20  # cameras write a few kilobytes a second
 
 
 def read_gpmf(path: Path) -> PoseTrack:
@@ -32,22 +38,32 @@ def read_gpmf(path: Path) -> PoseTrack:
     A payload that cannot be used is named, with its byte offset, in the track's ``refused``. Raises SourceError where
     the file has no such track, or no position in it.
     """
-    track, refused = PoseTrack("media"), []
+    track, refused = PoseTrack("media"), Refusals()
     karma: list[tuple[int, dict[str, list[Row]]]] = []
-    with path.open("rb") as file:
+    with open_regular(path, MAX_BYTES) as file:
         for start_ns, length_ns, place, size in read_samples(path, file, b"gpmd"):
-            file.seek(place)
             try:
-                streams = _streams(file.read(size))
+                streams = _streams(_payload(file, place, size))
                 _add_hero(track, streams, start_ns, length_ns)
-                karma.append((start_ns + length_ns, streams))
             except (ValueError, struct.error) as error:
-                refused.append(f"{path}, byte {place}: {error}")
-    _add_karma(track, karma)
+                refused.add(f"{path}, byte {place}: {error}")
+                continue
+            if any(streams.get(name) for name in _KARMA):
+                karma.append((start_ns + length_ns, {name: streams.get(name, []) for name in _KARMA}))
+    _add_karma(track, karma, path, refused)
     if not len(track):
-        raise SourceError(f"{refused[0] if refused else f'{path}: no position in its GoPro metadata'}; switch GPS on")
-    track.refused = tuple(refused)
+        raise SourceError(
+            f"{refused.lines[0] if refused else f'{path}: no position in its GoPro metadata'}; switch GPS on"
+        )
+    track.refused = refused.lines
     return track
+
+
+def _payload(file: BinaryIO, place: int, size: int) -> bytes:
+    if size > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"{size} bytes of GoPro metadata in one sample; expected at most {MAX_PAYLOAD_BYTES}")
+    file.seek(place)
+    return file.read(size)
 
 
 def _add_hero(track: PoseTrack, streams: dict[str, list[Row]], start_ns: int, length_ns: int) -> None:
@@ -63,7 +79,9 @@ def _add_hero(track: PoseTrack, streams: dict[str, list[Row]], start_ns: int, le
         track.add(t_ns, Pose(utc_ns=0, lat_deg=lat_deg, lon_deg=lon_deg, altitude_m=row[2]))
 
 
-def _add_karma(track: PoseTrack, payloads: list[tuple[int, dict[str, list[Row]]]]) -> None:
+def _add_karma(
+    track: PoseTrack, payloads: list[tuple[int, dict[str, list[Row]]]], path: Path, refused: Refusals
+) -> None:
     """Add the Karma's fixes, whose times count from its boot.
 
     A payload is closed after its newest row was received: the smallest (end of payload - time of row) over all
@@ -80,7 +98,11 @@ def _add_karma(track: PoseTrack, payloads: list[tuple[int, dict[str, list[Row]]]
             roll, pitch, yaw = (math.degrees(angle) for angle in row[1:4])
             track.turn(round(row[0] * 1e9) + offset_ns, vehicle=Attitude(yaw % 360.0, pitch, roll))
         for row in streams.get("GLPI", []):
-            lat_deg, lon_deg = position(row[1], row[2])
+            try:
+                lat_deg, lon_deg = position(row[1], row[2])
+            except ValueError as error:
+                refused.add(f"{path}, {row[0]:.3f} s after boot: {error}")
+                continue
             boot_ns = round(row[0] * 1e9)
             pose = Pose(
                 utc_ns=boot_ns + epoch_ns if epoch_ns is not None else 0, lat_deg=lat_deg, lon_deg=lon_deg,

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_CONTAINERS = {b"trak", b"mdia", b"minf", b"stbl"}
-_MAX_MOOV_BYTES = 256 << 20
-_MAX_SAMPLES = 10_000_000
+_TABLE = (b"mdia", b"minf", b"stbl")  # the path from a track to its sample table
+MAX_MOOV_BYTES = 32 << 20  # twelve hours of video at 60 frames a second take 25 MB
+MAX_SAMPLES = 200_000  # a camera writes one sample of metadata a second: two days
+MAX_BOXES = 256  # in one box, and at the top of the file
 
 Sample = tuple[int, int, int, int]
 
@@ -24,23 +25,26 @@ def read_samples(path: Path, file: BinaryIO, entry: bytes) -> list[Sample]:
 
     ISO/IEC 14496-12, 8.5 to 8.7. Raises SourceError where the file is not an MP4 or has no such track.
     """
-    moov = _moov(path, file)
+    moov, size = _moov(path, file)
     try:
-        for key, trak in _boxes(moov):
+        for key, trak in _boxes(memoryview(moov)):
             if key != b"trak":
                 continue
-            boxes = dict(_leaves(trak))
-            if boxes.get(b"stsd", b"")[12:16] == entry:
-                return _table(boxes)
-    except (struct.error, ValueError, KeyError, ZeroDivisionError) as error:
+            boxes = _leaves(trak)
+            if bytes(boxes.get(b"stsd", b"")[12:16]) == entry:
+                return _table(boxes, size)
+    except (struct.error, ValueError, KeyError, IndexError, ZeroDivisionError) as error:
         raise SourceError(f"{path}: its sample table is damaged ({error!r}); copy the file again") from error
     raise SourceError(f"{path}: no {entry.decode()} track in it; give a file that carries telemetry")
 
 
-def _moov(path: Path, file: BinaryIO) -> bytes:
+def _moov(path: Path, file: BinaryIO) -> tuple[bytes, int]:
+    """Return the movie box and the size of the file."""
     file.seek(0, 2)
     end, place = file.tell(), 0
-    while place + 8 <= end:
+    for _ in range(MAX_BOXES):
+        if place + 8 > end:
+            break
         file.seek(place)
         head = file.read(16)
         size, key = struct.unpack_from(">I4s", head)
@@ -50,16 +54,18 @@ def _moov(path: Path, file: BinaryIO) -> bytes:
         size = end - place if size == 0 else size
         if size < start or place + size > end:
             break
-        if key == b"moov" and size <= _MAX_MOOV_BYTES:
+        if key == b"moov" and size <= MAX_MOOV_BYTES:
             file.seek(place + start)
-            return file.read(size - start)
+            return file.read(size - start), end
         place += size
     raise SourceError(f"{path}, byte {place}: not a complete MP4 file (no moov box); copy the file again")
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     place = 0
-    while place + 8 <= len(data):
+    for _ in range(MAX_BOXES):
+        if place + 8 > len(data):
+            return
         size, key = struct.unpack_from(">I4s", data, place)
         if size < 8 or place + size > len(data):
             return
@@ -67,23 +73,25 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += size
 
 
-def _leaves(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    for key, inner in _boxes(data):
-        if key in _CONTAINERS:
-            yield from _leaves(inner)
-        else:
-            yield key, inner
+def _leaves(trak: memoryview) -> dict[bytes, memoryview]:
+    """Return the boxes beside the path to a track's sample table, and those of the table itself."""
+    found: dict[bytes, memoryview] = {}
+    inner = trak
+    for wanted in (*_TABLE, None):
+        boxes = dict(_boxes(inner))
+        found |= boxes
+        if wanted is None or wanted not in boxes:
+            break
+        inner = boxes[wanted]
+    return found
 
 
-def _table(boxes: dict[bytes, bytes]) -> list[Sample]:
+def _table(boxes: dict[bytes, memoryview], file_size: int) -> list[Sample]:
     scale = struct.unpack_from(">I", boxes[b"mdhd"], 12 if boxes[b"mdhd"][0] == 0 else 20)[0]
-    fixed, count = struct.unpack_from(">II", boxes[b"stsz"], 4)
-    if count > _MAX_SAMPLES:
-        raise ValueError(f"{count} samples")
-    sizes = [fixed] * count if fixed else list(struct.unpack_from(f">{count}I", boxes[b"stsz"], 12))
+    sizes = _sizes(boxes[b"stsz"], file_size)
     lengths: list[int] = []
     for repeat, length in struct.iter_unpack(">II", _entries(boxes[b"stts"], 8)):
-        lengths += [length] * min(repeat, count - len(lengths))
+        lengths += [length] * min(repeat, len(sizes) - len(lengths))
     places = _places(boxes, sizes)
     starts = [0, *accumulate(lengths)]
     return [
@@ -92,14 +100,25 @@ def _table(boxes: dict[bytes, bytes]) -> list[Sample]:
     ]
 
 
-def _entries(box: bytes, size: int) -> bytes:
+def _sizes(box: memoryview, file_size: int) -> list[int]:
+    """Return the size of each sample; together they cannot be larger than the file that holds them."""
+    fixed, count = struct.unpack_from(">II", box, 4)
+    if count > MAX_SAMPLES or fixed * count > file_size:
+        raise ValueError(f"{count} samples of {fixed} bytes in {file_size} bytes")
+    sizes = [fixed] * count if fixed else list(struct.unpack_from(f">{count}I", box, 12))
+    if sum(sizes) > file_size:
+        raise ValueError(f"{count} samples of {sum(sizes)} bytes in {file_size} bytes")
+    return sizes
+
+
+def _entries(box: memoryview, size: int) -> memoryview:
     (count,) = struct.unpack_from(">I", box, 4)
     if 8 + count * size > len(box):
         raise ValueError(f"{count} entries in {len(box)} bytes")
     return box[8 : 8 + count * size]
 
 
-def _places(boxes: dict[bytes, bytes], sizes: list[int]) -> Iterator[int]:
+def _places(boxes: dict[bytes, memoryview], sizes: list[int]) -> Iterator[int]:
     """Yield each sample's file offset: chunk by chunk, samples back to back inside."""
     wide = b"co64" in boxes
     chunks = struct.iter_unpack(">Q" if wide else ">I", _entries(boxes[b"co64" if wide else b"stco"], 8 if wide else 4))

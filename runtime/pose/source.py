@@ -9,12 +9,14 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from overflight.runtime.errors import MissingError, SourceError, UsageError
-from overflight.runtime.pose.fields import number, utc_ns
-from overflight.runtime.pose.stills import read_still
+from overflight.runtime.pose.fields import number, utc_ns, whole
+from overflight.runtime.pose.refusals import Refusals
+from overflight.runtime.pose.stills import Still, read_still
 
 if TYPE_CHECKING:
     from overflight.runtime.frame import Frame
     from overflight.runtime.pose.autopilot import Autopilot
+    from overflight.runtime.pose.camera_model import CameraModel
     from overflight.runtime.pose.record import Pose
     from overflight.runtime.pose.track import PoseTrack
 
@@ -29,6 +31,10 @@ class Poses(Protocol):
         """Return the pose of a frame, or None where none is known; never raises for a frame."""
         ...
 
+    def camera(self, frame: Frame) -> CameraModel | None:
+        """Return the camera of the frame asked for last, where the telemetry describes it."""
+        ...
+
     @property
     def refused(self) -> tuple[str, ...]:
         """What could not be used, one line each."""
@@ -40,23 +46,33 @@ class StillPoses:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._refused: list[str] = []
+        self._refused = Refusals(most=None)
+        self._still: Still | None = None
 
     @property
     def refused(self) -> tuple[str, ...]:
-        """Stills without a position, one line each."""
-        return tuple(self._refused)
+        """Stills without a position, and values of the others that could not be used, one line each."""
+        return self._refused.lines
 
     def of(self, frame: Frame) -> Pose | None:
         """Read the pose of the file that the frame came from."""
+        self._still = None
         try:
             if frame.name is None:
                 raise SourceError(f"frame {frame.number}: not a still, so it carries no pose; give a track with --pose")
-            pose = read_still(self._directory / frame.name)
+            self._still = read_still(self._directory / frame.name)
         except (SourceError, OSError) as error:
-            self._refused.append(str(error))
+            self._refused.add(str(error))
             return None
+        for note in self._still.notes:
+            self._refused.add(note)
+        pose = self._still.pose
         return pose if pose.utc_ns else msgspec.structs.replace(pose, utc_ns=frame.captured_utc_ns or 0)
+
+    def camera(self, frame: Frame) -> CameraModel | None:
+        """Return the still's own lens."""
+        height, width = frame.pixels.shape[:2]
+        return None if self._still is None else self._still.lens.camera((width, height))
 
 
 class TrackPoses:
@@ -87,7 +103,13 @@ class TrackPoses:
                 )
             return None
         pose = self.track.at(t_ns + self._shift_ns)
-        return pose and msgspec.structs.replace(pose, utc_ns=pose.utc_ns or frame.captured_utc_ns or 0)
+        wall_ns = t_ns + self._shift_ns if self.track.clock == "utc" else frame.captured_utc_ns or 0
+        return pose and msgspec.structs.replace(pose, utc_ns=pose.utc_ns or wall_ns)
+
+    def camera(self, frame: Frame) -> CameraModel | None:
+        """Return the camera that the track describes at the frame's capture, if it does."""
+        t_ns = self._time_ns(frame)
+        return None if t_ns is None else self.track.camera_at(t_ns + self._shift_ns)
 
     def _time_ns(self, frame: Frame) -> int | None:
         match self.track.clock:
@@ -104,9 +126,10 @@ class TrackPoses:
 def open_poses(uri: str, *, directory: Path | None = None, vehicle: Autopilot | None = None) -> Poses:
     """Open telemetry by its address.
 
-    ``stills`` (Exif and XMP of the frames' own files, under ``directory``), a file ``.srt``, ``.csv``, ``.gpx``,
-    ``.mp4`` (GoPro), ``.tlog``, each with ``?start=ISO-TIME`` and ``?shift_s=SECONDS``; or a live MAVLink address
-    (``udpin:0.0.0.0:14550``), whose ``vehicle`` may be open already. Raises UsageError, MissingError or SourceError.
+    ``stills`` (Exif and XMP of the frames' own files, under ``directory``); a file ``.srt``, ``.csv``, ``.gpx``,
+    ``.mp4`` (GoPro), ``.ts`` (MISB KLV), ``.tlog``, ``.bin``, each with ``?start=ISO-TIME`` and ``?shift_s=SECONDS``,
+    a ``.tlog`` of several aircraft with ``?system=NUMBER``; or a live MAVLink address (``udpin:0.0.0.0:14550``), whose
+    ``vehicle`` may be open already. Raises UsageError, MissingError or SourceError.
     """
     if uri == STILLS:
         return StillPoses(directory or Path())
@@ -115,19 +138,22 @@ def open_poses(uri: str, *, directory: Path | None = None, vehicle: Autopilot | 
 
         return TrackPoses((vehicle or Autopilot(Address.parse(uri))).telemetry.track)
     name, _, query = uri.partition("?")
-    options = dict(parse_qsl(query))
-    if set(options) - {"start", "shift_s"}:
-        raise UsageError(f"--pose {uri}: expected FILE?start=2026-05-01T10:00:00Z&shift_s=-0.2")
+    options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))  # a time's offset keeps its plus
+    if set(options) - {"start", "shift_s", "system"}:
+        raise UsageError(f"--pose {uri}: expected FILE?start=2026-05-01T10:00:00Z&shift_s=-0.2&system=1")
     try:
         start_utc_ns = utc_ns(options["start"]) if "start" in options else None
         shift_ns = round(number(options.get("shift_s", "0")) * 1e9)
-    except ValueError as error:
-        raise UsageError(f"--pose {uri}: {error}; expected start=ISO-TIME, shift_s=SECONDS") from error
-    return TrackPoses(read_track(Path(name)), start_utc_ns=start_utc_ns, shift_ns=shift_ns)
+        system = whole(options["system"]) if "system" in options else None
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"--pose {uri}: {error}; expected start=ISO-TIME, shift_s=SECONDS, system=NUMBER") from error
+    if system is not None and not name.lower().endswith(".tlog"):
+        raise UsageError(f"--pose {uri}: system= chooses an aircraft of a .tlog; leave it out for this file")
+    return TrackPoses(read_track(Path(name), system), start_utc_ns=start_utc_ns, shift_ns=shift_ns)
 
 
-def read_track(path: Path) -> PoseTrack:
-    """Read a telemetry file by the kind that its name ends in."""
+def read_track(path: Path, system: int | None = None) -> PoseTrack:
+    """Read a telemetry file by the kind that its name ends in; ``system`` is the aircraft of a ``.tlog``."""
     try:
         match path.suffix.lower():
             case ".srt":
@@ -138,10 +164,18 @@ def read_track(path: Path) -> PoseTrack:
                 from overflight.runtime.pose.gpx import read_gpx as read
             case ".mp4" | ".mov" | ".360":
                 from overflight.runtime.pose.gpmf import read_gpmf as read
+            case ".ts" | ".m2ts" | ".mts" | ".mpg" | ".mpeg" | ".klv":
+                from overflight.runtime.pose.klv import read_klv as read
             case ".tlog":
-                from overflight.runtime.pose.telemetry import read_tlog as read
+                from overflight.runtime.pose.tlog import read_tlog
+
+                return read_tlog(path, system)
+            case ".bin" | ".log":
+                from overflight.runtime.pose.dataflash import read_dataflash as read
             case other:
-                raise UsageError(f"--pose {path}: {other or 'no ending'}; expected .srt, .csv, .gpx, .mp4 or .tlog")
+                raise UsageError(
+                    f"--pose {path}: {other or 'no ending'}; expected .srt, .csv, .gpx, .mp4, .ts, .tlog or .bin"
+                )
         return read(path)
     except OSError as error:
         raise MissingError(f"{path}: {error.strerror}; give a telemetry file with --pose") from error

@@ -1,114 +1,227 @@
-"""Stills that carry their own pose: Exif GPS and DJI's XMP."""
+"""Stills that carry their own pose: Exif, and the XMP of DJI, Autel, Parrot, Skydio, senseFly and Pix4D's scheme."""
 
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import SourceError
-from overflight.runtime.pose.camera_model import CameraModel, angles_of_f35
-from overflight.runtime.pose.exif import Value, read_tags
-from overflight.runtime.pose.fields import number, position, utc_ns
-from overflight.runtime.pose.record import DEFAULT_H_ACC_M, Attitude, Pose
+from overflight.runtime.pose.attitude_tags import camera_attitude, vehicle_attitude
+from overflight.runtime.pose.camera_model import CameraModel, angles_of_f35, hfov_of
+from overflight.runtime.pose.exif import StillTags, Tags, Value, read_tags
+from overflight.runtime.pose.fields import position, utc_ns
+from overflight.runtime.pose.geodesy import distance_m
+from overflight.runtime.pose.record import DEFAULT_H_ACC_M, HeightAbove, Pose
+from overflight.runtime.pose.tag_values import TagValues
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_TAKEN, _TAKEN_OFFSET, _F35, _WIDTH, _HEIGHT = 0x9003, 0x9011, 0xA405, 0xA002, 0xA003
+_TAKEN, _TAKEN_OFFSET, _TAKEN_FRACTION = 0x9003, 0x9011, 0x9291
+_F35, _WIDTH, _HEIGHT, _ZOOM = 0xA405, 0xA002, 0xA003, 0xA404
+_FOCAL, _PLANE_X, _PLANE_UNIT = 0x920A, 0xA20E, 0xA210
 _LAT_REF, _LAT, _LON_REF, _LON, _ALT_REF, _ALT, _TIME, _DATE, _H_ACC = 1, 2, 3, 4, 5, 6, 7, 0x1D, 0x1F
+_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # of a focal plane's resolution
+_FIRST_YEAR_NS = 631_152_000_000_000_000  # 1990: before it no receiver put a time into a picture
 RTK_FIXED = "50"
 RTK_H_ACC_M = 0.05
+APART_M = 100.0  # two positions of one picture further apart than this are worth a word
 
 
-def read_still(path: Path) -> Pose:
-    """Read the pose of a JPEG or TIFF. ``utc_ns`` is 0 where the file gives only a local time of unknown zone.
+@dataclass(frozen=True)
+class Still:
+    """What a still says about itself: its pose, its lens, and in ``notes`` each value that could not be used."""
 
-    Raises SourceError where there is no position.
+    pose: Pose
+    lens: Lens
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A lens as tags describe it: a 35-mm equivalent, or a focal length in pixels of a picture ``width_px`` wide."""
+
+    f35_mm: float | None = None
+    focal_px: float | None = None
+    width_px: float | None = None
+
+    def camera(self, size: tuple[int, int]) -> CameraModel | None:
+        """Return the camera for a picture of ``size`` (width, height) pixels; None where the lens is not known."""
+        if self.f35_mm is not None:
+            return CameraModel(*angles_of_f35(self.f35_mm, size[0] / size[1]))
+        if self.focal_px is not None and self.width_px is not None:
+            return CameraModel(hfov_of(self.focal_px, self.width_px))
+        return None
+
+
+def read_still(path: Path) -> Still:
+    """Read what a still says about where it was taken. One value that cannot be used costs that value alone.
+
+    ``pose.utc_ns`` is 0 where the file gives no time, or a local time of unknown zone. Raises SourceError where there
+    is no position, with the reason.
     """
-    picture, gps, dji = read_tags(path)
-    try:
-        lat_deg, lon_deg = _position(gps, dji)
-        height = dji.get("RelativeAltitude")
-        return Pose(
-            utc_ns=_utc_ns(picture, gps, dji),
-            lat_deg=lat_deg,
-            lon_deg=lon_deg,
-            height_m=None if height is None else number(height),
-            altitude_m=_altitude_m(gps, dji),
-            vehicle=_attitude(dji, "Flight"),
-            gimbal=_attitude(dji, "Gimbal"),
-            h_acc_m=_h_acc_m(gps, dji),
-        )
-    except ValueError as error:
-        raise SourceError(f"{path}: {error}; expected Exif GPS or DJI XMP, or give a track with --pose") from error
+    tags = read_tags(path)
+    values = TagValues(tags.xmp)
+    lat_deg, lon_deg = _position(tags, values, path)
+    height_m, above = _height(values)
+    vehicle = vehicle_attitude(values)
+    pose = Pose(
+        utc_ns=_utc_ns(tags, values),
+        lat_deg=lat_deg,
+        lon_deg=lon_deg,
+        height_m=height_m,
+        height_above=above,
+        altitude_m=_altitude_m(tags.gps, values),
+        vehicle=vehicle,
+        gimbal=camera_attitude(values, vehicle, _text(tags.picture, 0x10F) + values.text("tiff:Make")),
+        north_mps=values.number("dji:FlightXSpeed"),
+        east_mps=values.number("dji:FlightYSpeed"),
+        h_acc_m=_h_acc_m(tags.gps, values),
+        zoom=_zoom(tags.picture, values),
+    )
+    return Still(pose, _lens(tags.picture, values), tuple(f"{path.name}: {note}" for note in values.notes))
 
 
-def read_camera(path: Path, size: tuple[int, int]) -> CameraModel | None:
-    """Return the camera of a still of ``size`` (width, height) pixels by its Exif, or None where that has no lens."""
-    f35 = read_tags(path)[0].get(_F35)
-    if not isinstance(f35, tuple) or not f35[0] > 0:
+def _position(tags: StillTags, values: TagValues, path: Path) -> tuple[float, float]:
+    """Return the maker's position, else that of Exif, else that of XMP's copy of Exif."""
+    found: list[tuple[float, float]] = []
+    for name, pair in (
+        ("XMP", values.pair(("dji", "autel", "skydio"))),
+        ("Exif", (_degrees(tags.gps, _LAT, _LAT_REF, values), _degrees(tags.gps, _LON, _LON_REF, values))),
+        ("XMP's Exif", (values.degrees("exif:GPSLatitude"), values.degrees("exif:GPSLongitude"))),
+    ):
+        if pair[0] is None or pair[1] is None:
+            continue
+        try:
+            found.append(position(pair[0], pair[1]))
+        except ValueError as error:
+            values.note(f"position in its {name}", str(error))
+    if not found:
+        why = "; ".join(values.notes) or "no position in this picture"
+        raise SourceError(f"{path}: {why}; expected Exif GPS or the maker's XMP, or give a track with --pose")
+    apart_m = max((distance_m(found[0], other) for other in found[1:]), default=0.0)
+    if apart_m > APART_M:
+        values.note("position", f"its XMP and Exif are {apart_m:.0f} m apart; the XMP is used")
+    return found[0]
+
+
+def _degrees(gps: Tags, tag: int, ref_tag: int, values: TagValues) -> float | None:
+    parts, ref = gps.get(tag), _text(gps, ref_tag)[:1].upper()
+    name = "GPSLatitude" if tag == _LAT else "GPSLongitude"
+    if parts is None:
         return None
-    width, height = size
-    hfov_deg, vfov_deg = angles_of_f35(f35[0], width / height)
-    return CameraModel(hfov_deg, vfov_deg)
-
-
-def _position(gps: dict[int, Value], dji: dict[str, str]) -> tuple[float, float]:
-    lon = dji.get("GpsLongitude", dji.get("GpsLongtitude"))
-    if "GpsLatitude" in dji and lon is not None:
-        return position(number(dji["GpsLatitude"]), number(lon))
-    lat_deg, lon_deg = _degrees(gps, _LAT, _LAT_REF, "S"), _degrees(gps, _LON, _LON_REF, "W")
-    if lat_deg is None or lon_deg is None:
-        raise ValueError("no position in this picture")
-    return position(lat_deg, lon_deg)
-
-
-def _degrees(gps: dict[int, Value], tag: int, ref_tag: int, negative: str) -> float | None:
-    parts, ref = gps.get(tag), gps.get(ref_tag)
-    if not isinstance(parts, tuple) or len(parts) != 3 or not isinstance(ref, str) or not ref:
+    if isinstance(parts, str) or not 1 <= len(parts) <= 3 or not all(map(math.isfinite, parts)):
+        values.note(name, "is not degrees, minutes and seconds")
         return None
-    degrees = parts[0] + parts[1] / 60 + parts[2] / 3600
-    return -degrees if ref[0].upper() == negative else degrees
+    if ref not in ({"N", "S"} if tag == _LAT else {"E", "W"}):
+        values.note(f"{name}Ref", f"{ref!r} names no hemisphere")
+        return None
+    degrees = sum(abs(part) / unit for part, unit in zip(parts, (1, 60, 3600), strict=False))
+    return -degrees if ref in {"S", "W"} else degrees
 
 
-def _altitude_m(gps: dict[int, Value], dji: dict[str, str]) -> float | None:
-    if "AbsoluteAltitude" in dji:
-        return number(dji["AbsoluteAltitude"])
+def _altitude_m(gps: Tags, values: TagValues) -> float | None:
+    stated = values.first("dji:AbsoluteAltitude", "autel:AbsoluteAltitude", "skydio:AbsoluteAltitude")
+    if stated is not None:
+        return stated
     altitude, below = gps.get(_ALT), gps.get(_ALT_REF)
-    if not isinstance(altitude, tuple):
+    if not isinstance(altitude, tuple) or not math.isfinite(altitude[0]):
         return None
-    return -altitude[0] if isinstance(below, tuple) and below[0] == 1.0 else altitude[0]
+    return -abs(altitude[0]) if below in {(1.0,), (3.0,), "\x01"} else altitude[0]
 
 
-def _attitude(dji: dict[str, str], of: str) -> Attitude | None:
-    """Read DJI's angles; a gimbal flipped past straight down is written with a roll of ±180°, which is kept."""
-    angles = [dji.get(f"{of}{axis}Degree") for axis in ("Yaw", "Pitch", "Roll")]
-    if angles[0] is None or angles[1] is None:
-        return None
-    return Attitude(number(angles[0]) % 360.0, number(angles[1]), number(angles[2] or "0"))
+def _height(values: TagValues) -> tuple[float | None, HeightAbove]:
+    takeoff_m = values.first(
+        "dji:RelativeAltitude", "autel:RelativeAltitude", "skydio:RelativeAltitude", "parrot:RelativeAltitude"
+    )
+    above_ground_m = values.number("camera:AboveGroundAltitude")
+    return (takeoff_m, "takeoff") if above_ground_m is None else (above_ground_m, "ground")
 
 
-def _h_acc_m(gps: dict[int, Value], dji: dict[str, str]) -> float:
-    if "RtkStdLat" in dji and "RtkStdLon" in dji:
-        return math.hypot(number(dji["RtkStdLat"]), number(dji["RtkStdLon"]))
-    if dji.get("RtkFlag", "").strip() == RTK_FIXED:
+def _h_acc_m(gps: Tags, values: TagValues) -> float:
+    north, east = values.number("dji:RtkStdLat"), values.number("dji:RtkStdLon")
+    if north and east:  # zeros are written where there is no RTK
+        return math.hypot(north, east)
+    if values.text("dji:RtkFlag") == RTK_FIXED:
         return RTK_H_ACC_M
-    stated = gps.get(_H_ACC)
-    return stated[0] if isinstance(stated, tuple) else DEFAULT_H_ACC_M
+    stated = values.number("camera:GPSXYAccuracy") or _first(gps, _H_ACC)
+    return stated if stated is not None and stated > 0 else DEFAULT_H_ACC_M
 
 
-def _utc_ns(picture: dict[int, Value], gps: dict[int, Value], dji: dict[str, str]) -> int:
-    date, clock, taken = gps.get(_DATE), gps.get(_TIME), picture.get(_TAKEN)
-    if "UTCAtExposure" in dji:
-        return utc_ns(_iso(dji["UTCAtExposure"]))
-    if isinstance(date, str) and isinstance(clock, tuple) and len(clock) == 3:
-        return utc_ns(date.replace(":", "-") + "T00:00:00") + round((clock[0] * 3600 + clock[1] * 60 + clock[2]) * 1e9)
-    zone = picture.get(_TAKEN_OFFSET)
-    if isinstance(taken, str) and isinstance(zone, str):
-        return utc_ns(_iso(taken) + zone)
+def _utc_ns(tags: StillTags, values: TagValues) -> int:
+    """Return the first time that can be read: the maker's, the receiver's, the camera's with its zone."""
+    fraction, zone = _text(tags.picture, _TAKEN_FRACTION), _text(tags.picture, _TAKEN_OFFSET)
+    taken, day = _text(tags.picture, _TAKEN), _text(tags.gps, _DATE)
+    for name, text in (
+        ("UTCAtExposure", values.text("dji:UTCAtExposure")),
+        ("GPSDateStamp and GPSTimeStamp", _join(day, _clock(tags.gps.get(_TIME)), "T")),
+        ("DateTimeOriginal", _join(taken, zone, "." + fraction if fraction.isdigit() else "")),
+    ):
+        if not text:
+            continue
+        try:
+            time_ns = utc_ns(_iso(text))
+        except (ValueError, OverflowError):
+            values.note(name, f"{text!r} is not a time")
+            continue
+        if time_ns >= _FIRST_YEAR_NS:
+            return time_ns
     return 0
 
 
+def _join(first: str, second: str, between: str) -> str:
+    return f"{first}{between}{second}" if first and second else ""
+
+
+def _clock(parts: Value | None) -> str:
+    """Write the receiver's hours, minutes and seconds as a time of day; odd ones as they are, to be refused."""
+    if not isinstance(parts, tuple) or len(parts) != 3:
+        return ""
+    hours, minutes, seconds = parts
+    if not all(map(math.isfinite, parts)) or max(parts) >= 100 or hours % 1 or minutes % 1:
+        return f"{hours:g}:{minutes:g}:{seconds:g}"
+    return f"{int(hours):02}:{int(minutes):02}:{seconds:012.9f}"
+
+
 def _iso(text: str) -> str:
-    day, _, clock = text.strip().partition(" ")
-    return f"{day.replace(':', '-')}T{clock}" if clock else text
+    """Turn what stands between a date's numbers in Exif, colons above all, into hyphens."""
+    day, mark, clock = text.strip().replace("T", " ", 1).partition(" ")
+    return f"{re.sub('[:/.]', '-', day)}T{clock.strip()}" if mark else text.strip()
+
+
+def _zoom(picture: Tags, values: TagValues) -> float:
+    """Return the digital zoom; 0 is written where there is none (Exif 2.32, DigitalZoomRatio)."""
+    zoom = _first(picture, _ZOOM)
+    if zoom is None or zoom == 0.0 or not math.isfinite(zoom):
+        return 1.0
+    if not 1.0 <= zoom <= 1000.0:
+        values.note("DigitalZoomRatio", f"{zoom:g} is no zoom")
+        return 1.0
+    return zoom
+
+
+def _lens(picture: Tags, values: TagValues) -> Lens:
+    f35_mm, width_px = _first(picture, _F35), _first(picture, _WIDTH) or _first(picture, 0x100)
+    if f35_mm is not None and f35_mm > 0:
+        return Lens(f35_mm=f35_mm)
+    focal_px = values.number("dji:CalibratedFocalLength")
+    if focal_px is None:
+        focal_mm, per_unit = _first(picture, _FOCAL), _first(picture, _PLANE_X)
+        unit_mm = _MM_PER_UNIT.get(int(_first(picture, _PLANE_UNIT) or 2))
+        if focal_mm and per_unit and unit_mm:
+            focal_px = focal_mm * per_unit / unit_mm
+    if focal_px is None or not focal_px > 0 or not width_px or not 0.01 < focal_px / width_px < 1000:
+        return Lens()
+    return Lens(focal_px=focal_px, width_px=width_px)
+
+
+def _first(tags: Tags, tag: int) -> float | None:
+    value = tags.get(tag)
+    return value[0] if isinstance(value, tuple) and math.isfinite(value[0]) else None
+
+
+def _text(tags: Tags, tag: int) -> str:
+    value = tags.get(tag)
+    return value.strip() if isinstance(value, str) else ""

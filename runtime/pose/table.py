@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
+import io
 from typing import TYPE_CHECKING
 
+from overflight.runtime.bounded import open_regular
 from overflight.runtime.errors import SourceError
-from overflight.runtime.pose.fields import number, position, utc_ns
+from overflight.runtime.pose.fields import moment_ns, number, position, utc_ns, whole
 from overflight.runtime.pose.record import Attitude, Pose
+from overflight.runtime.pose.refusals import Refusals
 from overflight.runtime.pose.track import Clock, PoseTrack
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import TextIO
 
+MAX_LINE = 16_384
+MAX_BYTES = 64 << 20  # two hours at 50 rows a second take 40 MB
 # What a value means -> the column names it is known by.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "lat": ("lat", "latitude", "lat_deg"),
@@ -50,13 +57,13 @@ def read_csv(path: Path) -> PoseTrack:
     and ISO 8601 in ``time`` are UTC. A row that cannot be used is named in the track's ``refused``. Raises SourceError
     where the header lacks a time or a position, or no row can be used.
     """
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.reader(file, strict=True)
+    with io.TextIOWrapper(open_regular(path, MAX_BYTES), "utf-8-sig", "replace", newline="") as file:
+        rows = csv.reader(_lines(path, file), strict=True)
         try:
             header = [name.strip().lower() for name in next(rows, [])]
             time, columns = _columns(path, header)
             clock: Clock = TIMES[time][0] if time in TIMES else "utc"
-            track, refused = PoseTrack(clock), []
+            track, refused = PoseTrack(clock), Refusals()
             first_ns: int | None = None
             for row in rows:
                 if not any(cell.strip() for cell in row):
@@ -67,13 +74,22 @@ def read_csv(path: Path) -> PoseTrack:
                         first_ns = t_ns if clock == "media" and time != "media_ns" else 0
                     track.add(t_ns - first_ns, pose)
                 except (ValueError, KeyError, OverflowError) as error:
-                    refused.append(f"{path}, line {rows.line_num}: {error}")
+                    refused.add(f"{path}, line {rows.line_num}: {error}")
         except csv.Error as error:
             raise SourceError(f"{path}, line {rows.line_num}: {error}; expected comma-separated values") from error
     if not len(track):
-        raise SourceError(f"{refused[0] if refused else f'{path}, line 2: no rows'}; expected at least one position")
-    track.refused = tuple(refused)
+        reason = refused.lines[0] if refused else f"{path}, line 2: no rows"
+        raise SourceError(f"{reason}; expected at least one position")
+    track.refused = refused.lines
     return track
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """Yield the lines; one without an end would otherwise be read whole and split into millions of cells."""
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise SourceError(f"{path}: a line of more than {MAX_LINE} characters; expected comma-separated values")
+        yield line
 
 
 def _columns(path: Path, header: list[str]) -> tuple[str, dict[str, str]]:
@@ -97,7 +113,7 @@ def _pose(row: dict[str, str], time: str, columns: dict[str, str]) -> tuple[int,
     lat_deg, lon_deg = position(number(row[columns["lat"]]), number(row[columns["lon"]]))
     if time in TIMES:
         clock, unit = TIMES[time]
-        t_ns = int(row[time]) if unit == 1 else round(number(row[time]) * unit)
+        t_ns = moment_ns(whole(row[time]) if unit == 1 else round(number(row[time]) * unit))
     else:
         clock, t_ns = "utc", utc_ns(row[time])
     ground, takeoff = value("ground"), value("takeoff")

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from overflight.runtime.errors import SourceError, missing_extra
 from overflight.runtime.pose.attitude import from_quaternion
 from overflight.runtime.pose.fields import position
 from overflight.runtime.pose.record import Attitude, HeightAbove, Pose
 from overflight.runtime.pose.track import Clock, PoseTrack
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DOWNWARD = 25  # MAV_SENSOR_ROTATION_PITCH_270
 YAW_IN_VEHICLE_FRAME, YAW_IN_EARTH_FRAME, YAW_LOCK = 32, 64, 16  # GIMBAL_DEVICE_FLAGS
 UNKNOWN_HEADING = 65535
 FIX_2D = 2
 GROUND_FRESH_MS = 1000
-_WANTED = {2, 24, 30, 33, 132, 136, 158, 285}  # the messages that Telemetry.take knows
+MESSAGES = frozenset({2, 24, 30, 33, 132, 136, 158, 285})  # those that Telemetry.take knows
 CLOCK_DRIFT = 100e-6  # two crystals may part by this much, so the least delay is forgotten as slowly
 REBOOT_MS = 2000
 
@@ -129,56 +124,3 @@ class Telemetry:
             self._offset_ns = min(self._offset_ns + forgotten_ns, delay_ns)
         self._arrived_ns = arrived_ns
         return boot_ms * 1_000_000 + round(self._offset_ns)
-
-
-def read_tlog(path: Path) -> PoseTrack:
-    """Read a ground station's ``.tlog`` as a track on the UTC clock of the station that wrote it.
-
-    The file is a time in microseconds (big-endian, 8 bytes) before each packet. Damaged packets are counted in the
-    track's ``refused``. Raises SourceError where there is no position in it.
-    """
-    os.environ.setdefault("MAVLINK20", "1")  # pymavlink's own switch, read when it is imported
-    try:
-        from pymavlink.dialects.v20 import ardupilotmega as dialect
-    except ImportError as error:
-        raise missing_extra("pymavlink", "mavlink") from error
-    telemetry, parser = Telemetry("utc"), dialect.MAVLink(None)
-    raw, place, damaged = path.read_bytes(), 0, 0
-    while place + 8 < len(raw):
-        length, kind = _packet(raw, place + 8)
-        if length == 0:
-            damaged, place = damaged + 1, _next_packet(raw, place + 1)
-            continue
-        if kind in _WANTED:
-            try:
-                message = parser.decode(bytearray(raw[place + 8 : place + 8 + length]))
-            except dialect.MAVError:
-                damaged += 1
-            else:
-                telemetry.take(message, int.from_bytes(raw[place : place + 8], "big") * 1000)
-        place += 8 + length
-    if not len(telemetry.track):
-        raise SourceError(f"{path}: no GLOBAL_POSITION_INT in this log; expected a .tlog of a flight with a position")
-    if damaged:
-        telemetry.track.refused = (f"{path}: {damaged} damaged packets were left out",)
-    return telemetry.track
-
-
-def _packet(raw: bytes, place: int) -> tuple[int, int]:
-    """Return a packet's length and message id, 0 and -1 where none begins or the file ends inside it."""
-    head = raw[place : place + 10]
-    match head[:1]:
-        case b"\xfd" if len(head) == 10:
-            length = 12 + head[1] + (13 if head[2] & 1 else 0)
-            kind = int.from_bytes(head[7:10], "little")
-        case b"\xfe" if len(head) >= 6:
-            length, kind = 8 + head[1], head[5]
-        case _:
-            return 0, -1
-    return (length, kind) if place + length <= len(raw) else (0, -1)
-
-
-def _next_packet(raw: bytes, place: int) -> int:
-    """Return where the time of the next possible packet begins."""
-    starts = [found for magic in (b"\xfd", b"\xfe") if (found := raw.find(magic, place + 8)) >= 0]
-    return min(starts, default=len(raw) + 8) - 8

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import msgspec
 
+from overflight.runtime.errors import SourceError
 from overflight.runtime.pose.attitude import slerp
 from overflight.runtime.pose.geodesy import offset
 from overflight.runtime.pose.record import DEFAULT_H_ACC_M, Attitude, Pose, Quality
+
+if TYPE_CHECKING:
+    from overflight.runtime.pose.camera_model import CameraModel
 
 Clock = Literal["monotonic", "utc", "media"]
 T = TypeVar("T")
@@ -21,26 +25,51 @@ TOP_SPEED_MPS = 30.0
 EXTRAPOLATE_NS = 500_000_000
 POSITION_GAP_NS = 5_000_000_000
 ATTITUDE_GAP_NS = 2_000_000_000
+MAX_VALUES = 250_000  # an hour at 60 a second, with some to spare; about 90 MB
 
 
 class _Series(Generic[T]):
-    """Values in order of time; late ones are put in their place, what is older than ``keep_ns`` is let go."""
+    """Values in order of time; what is older than ``keep_ns`` is dropped.
+
+    Late values are sorted in when the series is next read: putting each in its place would take time that grows with
+    the square of a file that is written backwards.
+    """
 
     def __init__(self, keep_ns: int | None) -> None:
         self.times: list[int] = []
         self.values: list[T] = []
         self._keep_ns = keep_ns
+        self._sorted = True
 
     def add(self, t_ns: int, value: T) -> None:
-        place = bisect_right(self.times, t_ns)
-        self.times.insert(place, t_ns)
-        self.values.insert(place, value)
-        if self._keep_ns is not None and self.times[-1] - self.times[0] > 2 * self._keep_ns:
+        if len(self.times) == MAX_VALUES:
+            self._make_room()
+        self._sorted = self._sorted and (not self.times or self.times[-1] <= t_ns)
+        self.times.append(t_ns)
+        self.values.append(value)
+        if self._keep_ns is not None and abs(t_ns - self.times[0]) > 2 * self._keep_ns:
+            self.sort()
             cut = bisect_right(self.times, self.times[-1] - self._keep_ns)
             del self.times[:cut], self.values[:cut]
 
+    def _make_room(self) -> None:
+        """Drop the older half of a live series; refuse a file."""
+        if self._keep_ns is None:
+            raise SourceError(f"more than {MAX_VALUES} values in one track; expected one flight, cut the file")
+        self.sort()
+        del self.times[: MAX_VALUES // 2], self.values[: MAX_VALUES // 2]
+
+    def sort(self) -> None:
+        """Put the values in order of time; those of one time stay as they came."""
+        if not self._sorted:
+            order = sorted(range(len(self.times)), key=self.times.__getitem__)
+            self.times = [self.times[i] for i in order]
+            self.values = [self.values[i] for i in order]
+            self._sorted = True
+
     def around(self, t_ns: int) -> tuple[int | None, int | None]:
         """Return the places of the last value at or before ``t_ns`` and of the first after it."""
+        self.sort()
         place = bisect_right(self.times, t_ns)
         return (place - 1 if place else None), (place if place < len(self.times) else None)
 
@@ -60,6 +89,7 @@ class PoseTrack:
         self._positions = _Series[Pose](keep_ns)
         self._vehicle = _Series[Attitude](keep_ns)
         self._gimbal = _Series[Attitude](keep_ns)
+        self._camera = _Series["CameraModel"](keep_ns)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -69,6 +99,7 @@ class PoseTrack:
     def times_ns(self) -> tuple[int, ...]:
         """When the track has a position, on its own clock."""
         with self._lock:
+            self._positions.sort()
             return tuple(self._positions.times)
 
     def add(self, t_ns: int, pose: Pose) -> None:
@@ -84,6 +115,18 @@ class PoseTrack:
                 self._vehicle.add(t_ns, vehicle)
             if gimbal is not None:
                 self._gimbal.add(t_ns, gimbal)
+
+    def describe_camera(self, t_ns: int, camera: CameraModel) -> None:
+        """Add what the telemetry says of the camera from a moment on."""
+        with self._lock:
+            self._camera.add(t_ns, camera)
+
+    def camera_at(self, t_ns: int) -> CameraModel | None:
+        """Return the camera that was described last before a moment, within 5 s; None where none was."""
+        with self._lock:
+            before, after = self._camera.around(t_ns)
+            near = [(abs(t_ns - self._camera.times[i]), i) for i in (before, after) if i is not None]
+            return self._camera.values[min(near)[1]] if near and min(near)[0] <= POSITION_GAP_NS else None
 
     def at(self, t_ns: int) -> Pose | None:
         """Return the pose at a moment of the track's clock, or None while nothing is known."""
@@ -142,6 +185,7 @@ def _between(a: Pose, b: Pose, into_ns: int, gap_ns: int) -> Pose:
         h_acc_m=max(_h_acc(a), _h_acc(b)) + ACCELERATION_MPS2 * s * rest / 2,
         quality="interpolated",
         age_ns=min(into_ns, gap_ns - into_ns),
+        zoom=a.zoom if share < 0.5 else b.zoom,
     )
 
 

@@ -14,6 +14,8 @@ from overflight import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("station", "Fly over a short film that is shipped, and leave a flight to look at."),
     "doctor": ("runtime", "Check that this machine is fit for a flight, and say what mends it."),
+    "keys": ("runtime", "Make signing keys, and choose which keys this machine trusts."),
+    "sign": ("runtime", "Sign bundles and label banks for the aircraft that trust the key."),
     "service": ("jetson", "Fly from boot: write, install or remove the systemd service."),
     "run": ("runtime", "Label what a camera, a recording or a folder shows."),
     "thresholds": ("runtime", "Find how sure each label must be, from flights or labelled frames."),

@@ -50,7 +50,7 @@ def test_the_range_holds_the_truth() -> None:
     assert outside <= 5
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(1, 10**9), st.integers(1, 10**9)), min_size=1, max_size=50))
 def test_a_ratio_turned_round_is_its_inverse(pairs: list[tuple[int, int]]) -> None:
     """A over B and B over A tell the same story (exactly so for an odd number of pairs)."""

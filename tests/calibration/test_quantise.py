@@ -99,7 +99,7 @@ def test_clips_are_chosen_where_the_tail_is_heavy() -> None:
     assert choice.scale < 0.1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 2**31), st.floats(1e-6, 1e3))
 def test_levels_are_symmetric_and_scales_exact_in_half_precision(seed: int, size: float) -> None:
     """Every scale survives fp16 unchanged, no level is -128, and nothing is off by more than half a step."""

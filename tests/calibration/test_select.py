@@ -74,7 +74,7 @@ def test_parts_are_disjoint_and_cover_every_brightness(scenery: Path) -> None:
     assert {one.folder for one in picked} == {"field", "town"}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(32, 3000), st.integers(16, 512))
 def test_part_sizes_never_exceed_what_there_is(available: int, count: int) -> None:
     """Few frames make small parts, never overlapping or empty ones."""

@@ -135,7 +135,7 @@ def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: Lab
     engine_ms: list[float] = []
     began, previous = time.monotonic(), 0
     try:
-        for sight in stream.observations():
+        for sight in stream.results():
             now_ns, made = time.monotonic_ns(), made_ns(sight.frame.pixels)
             flight.write(sight.observation, sight.embedding)
             ages_ms.append((now_ns - made) / 1e6)

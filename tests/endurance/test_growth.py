@@ -48,7 +48,7 @@ def test_nothing_grows(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: 
             taken[number] = (resident_mb(), open_files())
 
     with Overflight.load(BUNDLE or colour_bundle, None if BUNDLE else colour_bank) as overflight:
-        fly(overflight, f"test://?frames={FRAMES}&fps=0&size={SIZE}", tmp_path / "flight", watch=watch)
+        fly(overflight, f"test://?frames={FRAMES}&fps=0&size={SIZE}", tmp_path / "flight", on_observation=watch)
     print()
     for number, (resident, files) in taken.items():
         print(f"{number} frames: {resident:.1f} MB resident, {files} files open")

@@ -177,7 +177,7 @@ def test_live_against_transformers(kind: Family) -> None:
     reference = runpy.run_path(str(Path(__file__).parent / "make_tokenizers.py"))["reference_ids"]
     tokeniser = read(kind)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.lists(st.text(st.sampled_from("abcxyz ABC .,'_-\t\n7é市Σß▁"), max_size=90), min_size=1, max_size=20))
     def agree(texts: list[str]) -> None:
         assert tokeniser.encode(texts).tolist() == reference(kind, FIXTURES / kind, texts)

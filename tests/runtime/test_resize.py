@@ -40,7 +40,7 @@ def test_squash_equals_pillow(kind: Filter, height: int, width: int) -> None:
     assert difference.mean() <= 0.15
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1))
 def test_any_size_equals_pillow(height: int, width: int, seed: int) -> None:
     """No size of picture leaves the contract."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -16,7 +16,9 @@ from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import UsageError
 from overflight.runtime.frame import Frame
 from overflight.runtime.observe import Observer
-from overflight.runtime.tiles import MOST_TILES, Tiling, cut, window_gsd_m
+from overflight.runtime.pose.footprint import Place
+from overflight.runtime.pose.geotag import Location
+from overflight.runtime.tiles import GSD_M, MOST_TILES, Tiling, cut, window_gsd_m
 from overflight.runtime.window import Window
 
 pytest.importorskip("onnxruntime")
@@ -49,13 +51,11 @@ def test_each_tile_gets_its_own_label_in_one_call(colour_bundle: Bundle, colour_
     """The whole frame's answer is what it is without tiles."""
     with Overflight.load(colour_bundle, colour_bank) as overflight:
         engine = Counting(overflight)
-        observer = Observer(engine, colour_bank, colour_bundle.manifest.resize)
         frame = Frame(quilt(), 0, time.monotonic_ns())
-        observer.prepare(frame)
-        whole = observer.observe(frame, {})
-        observer.tiling = Tiling.parse("2x3")
-        observer.prepare(frame)
-        split = observer.observe(frame, {})
+        observer = Observer(engine, colour_bank, colour_bundle.manifest.resize)
+        whole = observer.observe(observer.prepare(frame), {})
+        tiled = Observer(engine, colour_bank, colour_bundle.manifest.resize, tiling=Tiling.parse("2x3"))
+        split = tiled.observe(tiled.prepare(frame), {})
     assert engine.batches == [1, 7]
     assert split.observation.tiles is not None
     assert split.observation.tiles.labels == ("red", "green", "blue", "blue", "blue", "red")
@@ -64,7 +64,6 @@ def test_each_tile_gets_its_own_label_in_one_call(colour_bundle: Bundle, colour_
     np.testing.assert_array_equal(split.embedding, whole.embedding)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 6), st.integers(1, 4))
 def test_tiles_cover_a_picture_and_are_alike(height: int, width: int, rows: int, columns: int) -> None:
     """One size, no gap, row by row."""
@@ -95,7 +94,6 @@ def test_auto_follows_the_size_and_the_ground(
     assert Tiling.parse("auto").grid(*size, 224, gsd_m) == grid
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20_000), st.integers(1, 20_000), st.floats(0.001, 10))
 def test_auto_is_bounded(height: int, width: int, gsd_m: float) -> None:
     """No frame asks for more than one engine call holds."""
@@ -126,9 +124,25 @@ def test_tiles_survive_the_journal(colour_bundle: Bundle, colour_bank: LabelBank
     from overflight.runtime.flight.journal import read_observations
     from overflight.runtime.flight.run import fly
 
-    with Overflight.load(colour_bundle, colour_bank) as overflight:
-        overflight.observer.tiling = Tiling(2, 2)
+    with Overflight.load(colour_bundle, colour_bank, tiling=Tiling(2, 2)) as overflight:
         fly(overflight, "test://?frames=3&fps=0&size=64x48", tmp_path / "flight")
     for observation in read_observations(tmp_path / "flight" / JOURNAL):
         assert observation.tiles is not None
         assert len(observation.tiles.labels) == len(observation.tiles.scores) == 4
+
+
+def test_a_tiled_frame_is_located_once(colour_bundle: Bundle, colour_bank: LabelBank) -> None:
+    """Its place decides the grid and is written into the observation: one look-up serves both."""
+    located: list[int] = []
+    place = Place(47.0, 8.0, error_m=1.0, gsd_m=GSD_M / 2)
+
+    def locate(frame: Frame) -> Location:
+        located.append(frame.number)
+        return Location(None, place)
+
+    with Overflight.load(colour_bundle, colour_bank) as overflight:
+        for tiling in (Tiling(), None):
+            observer = Observer(overflight.engine, colour_bank, colour_bundle.manifest.resize, tiling=tiling)
+            seen = observer.observe(observer.prepare(Frame(quilt(), 0, time.monotonic_ns())), {}, locate)
+            assert seen.observation.place is place
+    assert located == [0, 0]

@@ -84,7 +84,7 @@ def test_hostile_label_stays_text(make_flight: MakeFlight) -> None:
     assert json.loads(carried)["labels"] == [HOSTILE]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(text=st.text())
 def test_any_text_is_only_text(text: str) -> None:
     """No text, as child, attribute or data, makes an element or ends one."""

@@ -30,7 +30,7 @@ def bank_of(vectors: NDArray[np.float32], *labels: Label, exclusive: tuple[str, 
     return LabelBank.make(header, vectors)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31))
 def test_an_exact_engine_is_perfect(seed: int) -> None:
     """The reference held against itself shows no loss and passes the strictest gate."""
@@ -44,7 +44,7 @@ def test_an_exact_engine_is_perfect(seed: int) -> None:
     assert judge(found, "fp32").passed
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.floats(0.05, 0.5))
 def test_more_noise_is_never_more_faithful(seed: int, noise: float) -> None:
     """Adding twice the same noise lowers every figure."""

@@ -47,7 +47,7 @@ def units(count: int, width: int, seed: int) -> NDArray[np.float32]:
     return units
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.floats(1, 200))
 def test_the_flights_themselves_give_no_more_alarms_than_asked_for(seed: int, rate: float) -> None:
     """Counted again with the new bank, alarm by alarm."""

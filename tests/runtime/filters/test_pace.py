@@ -28,7 +28,7 @@ def camera(fps: float, seconds: float, jitter: float = 0.0) -> Iterator[Frame]:
         yield Frame(PIXELS, number, int((number / fps + rng.uniform(-jitter, jitter) / fps) * 1e9) + 10**12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from([10.0, 25.0, 29.97, 60.0]), st.floats(0.5, 60), st.floats(0, 0.09))
 def test_no_more_frames_than_asked_for(fps: float, wanted: float, jitter: float) -> None:
     """And not many fewer: jitter costs no second frame."""
@@ -78,7 +78,7 @@ def test_a_hovering_camera_is_judged_once_in_a_while() -> None:
             noisy[16:24, 40:48] = 255
         if not gate.skips(noisy):
             judged.append(number)
-            gate.judged("field")
+            gate.evaluated("field")
     assert judged[:3] == [0, AUDIT, 2 * AUDIT]
     assert 60 in judged
     assert gate.report.seen == 100
@@ -91,7 +91,7 @@ def test_a_gate_admits_where_it_was_wrong() -> None:
     gate = SimilarityFilter(255)
     for number in range(101):
         if not gate.skips(SCENE):
-            gate.judged("a" if number < 50 else "b")
+            gate.evaluated("a" if number < 50 else "b")
     report = gate.report
     assert (report.audited, report.agreed) == (10, 9)
     assert report.skipped_share == pytest.approx(90 / 101)
@@ -102,22 +102,22 @@ def test_the_stream_keeps_the_pace_and_counts_what_it_passed(colour_bundle: Bund
     pytest.importorskip("onnxruntime")
     with Overflight.load(colour_bundle, colour_bank) as overflight:
         stream = Stream("test://?frames=50&fps=50&size=64x48", overflight.observer, Pace(fps=10, latency_ms=500))
-        seen = [sight.observation for sight in stream.observations()]
+        seen = [sight.observation for sight in stream.results()]
         stream.close()
         assert 5 <= len(seen) <= 13
         assert stream.dropped["paced"] + stream.dropped["newer-frame"] + len(seen) == 50
         assert min(observation.age_ns for observation in seen) > 500e6
         still = Stream("test://?frames=50&fps=0&size=64x48&faults=freeze@1:49", overflight.observer, Pace(similar=3))
-        assert len(list(still.observations())) == 5
-        assert still.gate is not None
-        assert still.gate.report.skipped == still.dropped["similar"] == 45
+        assert len(list(still.results())) == 5
+        assert still.similarity is not None
+        assert still.similarity.report.skipped == still.dropped["similar"] == 45
 
 
 def test_the_gate_costs_little() -> None:
     """A small part of a millisecond of processor time at 256 px, or it would not be worth asking."""
     large, gate = np.zeros((256, 256, 3), np.uint8), SimilarityFilter(3)
     gate.skips(large)
-    gate.judged(None)
+    gate.evaluated(None)
     began = time.thread_time_ns()
     for _ in range(100):
         gate.skips(large)

@@ -32,27 +32,27 @@ def torn() -> NDArray[np.uint8]:
 )
 def test_a_fault_is_named(pixels: NDArray[np.uint8], fault: str | None) -> None:
     """One look at the engine's input is enough."""
-    assert QualityCheck(live=True).judge(pixels) == fault
+    assert QualityCheck(live=True).fault(pixels) == fault
 
 
 def test_a_frozen_camera_is_named_and_recovers() -> None:
     """The same bits again are no new look, and often enough they are a fault; the first change ends it."""
     judge = QualityCheck(live=True)
-    answers = [judge.judge(SCENE) for _ in range(8)]
+    answers = [judge.fault(SCENE) for _ in range(8)]
     assert answers == [None, *["repeated"] * 4, *["frozen"] * 3]
     moved = SCENE.copy()
     moved[3, 3, 1] ^= 1
-    assert judge.judge(moved) is None
+    assert judge.fault(moved) is None
 
 
 def test_a_recording_may_stand_still() -> None:
     """In a file the same picture twice is what the file says."""
     judge = QualityCheck(live=False)
-    assert [judge.judge(SCENE) for _ in range(20)] == [None] * 20
+    assert [judge.fault(SCENE) for _ in range(20)] == [None] * 20
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(5, 80))
 def test_noise_of_any_kind_is_trusted(seed: int, contrast: int) -> None:
     """A living sensor is never taken for a dead one."""
     noise = np.random.default_rng(seed).normal(120, contrast, (64, 64, 3)).clip(0, 255).astype(np.uint8)
-    assert QualityCheck(live=True).judge(noise) is None
+    assert QualityCheck(live=True).fault(noise) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +42,7 @@ def test_a_flight_on_a_board_records_what_the_board_reports(
 
 def test_off_the_device_nothing_is_recorded(tmp_path: Path) -> None:
     """A laptop has no rails to read, and starts no thread to find out."""
+    before = set(threading.enumerate())
     log = DeviceLog(lambda utc_ns, reading: pytest.fail("there is no device"), tmp_path)
-    time.sleep(0.05)
+    assert set(threading.enumerate()) == before
     log.close()

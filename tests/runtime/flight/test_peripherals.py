@@ -13,8 +13,8 @@ import pytest
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.errors import MissingError, OverflightError, UsageError
 from overflight.runtime.event import Event
-from overflight.runtime.flight.peripherals import PeripheralConfig, Peripherals, thumbnail
-from overflight.runtime.flight.run import FlightConfig, fly
+from overflight.runtime.flight.peripherals import PeripheralConfig, thumbnail
+from overflight.runtime.flight.run import FlightConfig, _Banks, fly
 from overflight.runtime.frame import Frame
 from overflight.runtime.geofiles import export_flight
 
@@ -77,10 +77,12 @@ def test_a_flight_says_where_and_to_whom(
 ) -> None:
     """The link gets each event with its place and one picture, and the map shows the footprints and the events."""
     uri, got = hook
-    outfit = PeripheralConfig(str(video.with_suffix(".srt")), "hfov=71.6", (uri,), video.parent / "outbox.sqlite")
+    peripherals = PeripheralConfig(str(video.with_suffix(".srt")), "hfov=71.6", (uri,), video.parent / "outbox.sqlite")
     told: list[Event] = []
     with Overflight.load(colour_bundle, colour_bank) as overflight:
-        fly(overflight, str(video), video.parent / "flight", FlightConfig(outfit=outfit), tell=told.append)
+        fly(
+            overflight, str(video), video.parent / "flight", FlightConfig(peripherals=peripherals), on_event=told.append
+        )
     events = [msgspec.json.decode(body, type=Event) for kind, body in got if kind == "application/json"]
     assert sorted(events, key=lambda event: event.key) == sorted(told, key=lambda event: event.key)
     red = [event for event in events if event.label == "red"]
@@ -100,23 +102,24 @@ def test_wrong_addresses_end_before_the_flight_begins(
     colour_bundle: Bundle, colour_bank: LabelBank, video: Path, tmp_path: Path
 ) -> None:
     """Nothing is written, nothing replaced, for an address that cannot be opened."""
-    for outfit, error in (
+    for peripherals, error in (
         (PeripheralConfig(camera="hfov=70"), UsageError),
         (PeripheralConfig(pose=str(tmp_path / "none.srt")), MissingError),
         (PeripheralConfig(links=("ftp://x",)), UsageError),
     ):
         with Overflight.load(colour_bundle, colour_bank) as overflight, pytest.raises(error):
-            fly(overflight, str(video), tmp_path / "flight", FlightConfig(outfit=outfit))
+            fly(overflight, str(video), tmp_path / "flight", FlightConfig(peripherals=peripherals))
         assert not (tmp_path / "flight").exists()
 
 
-def test_a_bank_before_the_flight_is_refused(tmp_path: Path) -> None:
-    """Until the flight takes banks, one that arrives is answered with an error."""
-    aboard = Peripherals(PeripheralConfig(), str(tmp_path))
-    with pytest.raises(OverflightError, match="not flying yet"):
-        aboard._bank(b"")
-    aboard.take_bank = lambda raw: str(len(raw))
-    assert aboard._bank(b"1234") == "4"
+def test_a_bank_before_the_flight_is_refused(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> None:
+    """A bank that arrives before the flight has begun gets an error, and the flight's first bank stays."""
+    path = tmp_path / "bank.safetensors"
+    colour_bank.save(path)
+    with Overflight.load(colour_bundle, colour_bank) as overflight:
+        banks = _Banks(overflight)
+        with pytest.raises(OverflightError, match="has not begun"):
+            banks.take(path.read_bytes())
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])

@@ -17,8 +17,10 @@ import pytest
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import UsageError
+from overflight.runtime.event import Event
 from overflight.runtime.flight.bank_watch import BankWatch, newest_bank
-from overflight.runtime.flight.health import Gauges, HealthServer
+from overflight.runtime.flight.control_token import ControlToken, token_path
+from overflight.runtime.flight.health import Gauges, HealthServer, Status
 from overflight.runtime.flight.journal import Journal, read_embeddings, read_observations
 from overflight.runtime.flight.run import FlightConfig, fly
 from overflight.runtime.flight.systemd import Notifier
@@ -60,10 +62,11 @@ def wait_for(what: object, within_s: float = 5.0) -> None:
         time.sleep(0.02)
 
 
-def test_health_tells_alive_from_ready_from_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_tells_alive_from_ready_from_fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A process that runs is not yet one that sees, nor one that still does."""
     gauges = Gauges()
-    server = HealthServer(gauges, 0, lambda raw: "")
+    gauges.flight, gauges.bundle, gauges.armed = "/flights/1", "b" * 64, lambda: False
+    server = HealthServer(gauges, 0, lambda raw: "", ControlToken(tmp_path / "token"))
     try:
         assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 503, 503]
         gauges.observe(observation(1))
@@ -71,6 +74,8 @@ def test_health_tells_alive_from_ready_from_fresh(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("overflight.runtime.flight.health.FRESH_S", 0.0)
         assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 200, 503]
         assert fetch(server.port, "/etc/passwd")[0] == 404
+        status = Status(False, 1, None, False, "/flights/1", "b" * 64, "b")
+        assert msgspec.json.decode(fetch(server.port, "/status")[1], type=Status) == status
     finally:
         server.close()
 
@@ -89,10 +94,34 @@ def test_metrics_are_counted_in_base_units() -> None:
     assert "overflight_age_seconds_sum 0.090000" in text
 
 
+def test_events_are_counted_in_the_metrics(overflight: Overflight, tmp_path: Path) -> None:
+    """The counter on the health port equals the events that the flight published until then."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    published: list[Event] = []
+    counted: list[tuple[int, str]] = []
+
+    def compare(stream: Stream, observation: Observation) -> None:
+        if published and not counted:
+            counted.append((len(published), fetch(port, "/metrics")[1]))
+            stream.stop()
+
+    fly(
+        overflight,
+        "test://?fps=50&size=64x48",
+        tmp_path / "flight",
+        FlightConfig(health_port=port),
+        on_observation=compare,
+        on_event=published.append,
+    )
+    ((count, metrics),) = counted
+    assert f"overflight_events_total {count}\n" in metrics
+
+
 def test_a_bank_that_is_sent_answers_from_the_next_frame(
     overflight: Overflight, colour_bank: LabelBank, tmp_path: Path
 ) -> None:
-    """Over the loopback door: a good bank is used, a foreign one, a torn one and a browser are refused."""
+    """Over the loopback port: a good bank is used; a foreign or torn one, a browser and no token are refused."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     bank, foreign = renamed(colour_bank, "sent"), renamed(colour_bank, "foreign", tower="d" * 64)
@@ -104,23 +133,32 @@ def test_a_bank_that_is_sent_answers_from_the_next_frame(
 
     def send() -> None:
         wait_for(lambda: seen)
-        answers.append(fetch(port, "/bank", (tmp_path / "foreign.safetensors").read_bytes())[0])
-        answers.append(fetch(port, "/bank", good[:-5])[0])
-        answers.append(fetch(port, "/bank", good, Origin="http://evil.example")[0])
-        assert set(seen) == {colour_bank.sha256[:16]}
+        token = {"Authorization": f"Bearer {token_path().read_text().strip()}"}
+        answers.append(fetch(port, "/bank", (tmp_path / "foreign.safetensors").read_bytes(), **token)[0])
+        answers.append(fetch(port, "/bank", good[:-5], **token)[0])
+        answers.append(fetch(port, "/bank", good, Origin="http://evil.example", **token)[0])
         answers.append(fetch(port, "/bank", good)[0])
+        answers.append(fetch(port, "/bank", good, Authorization="Bearer guess")[0])
+        assert set(seen) == {colour_bank.sha256[:16]}
+        answers.append(fetch(port, "/bank", good, **token)[0])
 
     sender = threading.Thread(target=send)
     sender.start()
 
     def watch(stream: Stream, observation: Observation) -> None:
         seen.append(observation.bank)
-        if len(answers) == 4 and seen[-1] == bank.sha256[:16]:
+        if len(answers) == 6 and seen[-1] == bank.sha256[:16]:
             stream.stop()
 
-    fly(overflight, "test://?fps=50&size=64x48", tmp_path / "flight", FlightConfig(health_port=port), watch=watch)
+    fly(
+        overflight,
+        "test://?fps=50&size=64x48",
+        tmp_path / "flight",
+        FlightConfig(health_port=port),
+        on_observation=watch,
+    )
     sender.join()
-    assert answers == [409, 409, 403, 200]
+    assert answers == [409, 409, 403, 401, 401, 200]
     kept = {path.stem for path in (tmp_path / "flight" / "banks").iterdir()}
     assert kept == {colour_bank.sha256[:16], bank.sha256[:16]}
 

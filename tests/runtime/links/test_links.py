@@ -71,7 +71,7 @@ def test_a_bank_from_the_ground(broker: Any, wait: Wait, tmp_path: Path) -> None
             raise OverflightError("bank: not a label bank; expected safetensors")
         return "abc123"
 
-    links = Links.open([broker.uri], tmp_path / "o.sqlite", on_bank=on_bank)
+    links = Links.open([f"{broker.uri}#accept=banks"], tmp_path / "o.sqlite", on_bank=on_bank)
     assert wait(lambda: broker.topic("of/available") == [b"online"])
     broker.publish("of/bank/set", b"good")
     broker.publish("of/bank/set", b"bad")

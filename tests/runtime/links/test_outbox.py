@@ -99,7 +99,7 @@ def test_a_full_outbox_sheds_pictures_then_changes_then_the_oldest(
     """What is shed is counted, and beginnings are the last to go."""
     monkeypatch.setattr(module, "MAX_WAITING", 4)
     monkeypatch.setattr(module, "MAX_THUMBNAILS", 1)
-    shed = [
+    kept = [
         outbox.put(step(1), b"jpeg", [LINK]),
         outbox.put(step(2), b"jpeg", [LINK]),
         outbox.put(step(2, "change", 1), b"", [LINK]),
@@ -107,7 +107,8 @@ def test_a_full_outbox_sheds_pictures_then_changes_then_the_oldest(
         outbox.put(step(4), b"", [LINK]),
         outbox.put(step(5), b"", [LINK]),
     ]
-    assert shed == [{}, {LINK: 1}, {}, {LINK: 1}, {LINK: 1}, {LINK: 1}]
+    assert [one[LINK].shed for one in kept] == [0, 1, 0, 1, 1, 1]
+    assert [one[LINK].added for one in kept] == [2, 2, 1, 1, 1, 1]
     assert drain(outbox) == ["flight-2/0", "flight-3/0", "flight-4/0", "flight-5/0"]
     assert rows(outbox.path) == 0
 

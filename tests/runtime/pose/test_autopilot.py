@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.pose.autopilot import Address, Autopilot
-from overflight.runtime.pose.telemetry import Telemetry, read_tlog
+from overflight.runtime.pose.telemetry import Telemetry
+from overflight.runtime.pose.tlog import read_tlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,7 +217,7 @@ def test_a_tlog_is_a_track_in_utc(tmp_path: Path) -> None:
     assert pose.lat_deg == pytest.approx(-20.2533 + 1.5e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_tlog_crashes_the_reader(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """A log damaged or cut off anywhere gives a track or a SourceError that names the file."""

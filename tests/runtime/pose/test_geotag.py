@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import runpy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,10 +21,9 @@ from overflight.runtime.pose.geodesy import distance_m
 from overflight.runtime.pose.geotag import Geotagger
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from overflight.runtime.pose.footprint import Place
 
+CORPUS = Path(__file__).parents[2] / "corpus" / "telemetry"
 PIXELS = np.zeros((9, 16, 3), np.uint8)
 TRACK = "time,lat,lon,rel_alt,gimbal_yaw,gimbal_pitch\n2026-05-01T10:00:00Z,47.0,8.0,100,0,-90\n" + (
     "2026-05-01T10:00:02Z,47.0002,8.0,100,0,-90\n"
@@ -156,3 +157,49 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Share of ``a`` that ``b`` covers."""
     cv2 = pytest.importorskip("cv2", reason="polygons are cut with OpenCV")
     return float(cv2.intersectConvexConvex(a, b)[0] / cv2.contourArea(a))
+
+
+def still(folder: Path, name: str, content: bytes) -> Frame:
+    (folder / name).write_bytes(content)
+    return Frame(np.zeros((3, 4, 3), np.uint8), 0, 0, name=name)
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, bytes]:
+    stills: dict[str, bytes] = runpy.run_path(str(CORPUS / "make.py"))["stills"]()
+    return stills
+
+
+def test_a_camera_decides_where_the_gimbal_is_not_known(tmp_path: Path, made: dict[str, bytes]) -> None:
+    """Three exact zeros against a nose to the east: no place, until --camera says where the gimbal looks."""
+    name = "gimbal-zero-nose-east.jpg"
+    frame = still(tmp_path, name, made[name])
+    where = Geotagger.open("stills", directory=tmp_path)
+    assert where.locate(frame).place is None
+    assert "0, 0, 0 is not believed" in where.refused[0]
+    place = Geotagger.open("stills", "f35=24,gimbal=-90", directory=tmp_path).locate(frame).place
+    assert place is not None
+    assert distance_m((place.lat_deg, place.lon_deg), (-34.123456, -58.654321)) < 0.1
+
+
+def test_digital_zoom_narrows_the_ground(tmp_path: Path, made: dict[str, bytes]) -> None:
+    """At 2.5 times, the ground sample distance is 2.5 times smaller, with the picture's lens and a given one."""
+    for camera in (None, "f35=24"):
+        places = []
+        for name in ("zoom-0.jpg", "zoom-2-5.jpg"):
+            where = Geotagger.open("stills", camera, directory=tmp_path)
+            place = where.locate(still(tmp_path, name, made[name])).place
+            assert place is not None
+            assert place.gsd_m is not None
+            places.append(place.gsd_m)
+        assert places[0] / places[1] == pytest.approx(2.5)
+
+
+def test_a_start_keeps_the_plus_of_its_offset(tmp_path: Path) -> None:
+    """A plus in a query is not a blank: 12:00 at +02:00 is 10:00 UTC."""
+    csv = tmp_path / "t.csv"
+    csv.write_text("time,lat,lon\n2026-05-01T10:00:00Z,47,8\n")
+    for start in ("2026-05-01T12:00:00+02:00", "2026-05-01T12:00:00%2B02:00", "20260501T120000+0200"):
+        pose = Geotagger.open(f"{csv}?start={start}").locate(frame(media_ns=0)).pose
+        assert pose is not None
+        assert (pose.lat_deg, pose.quality) == (47, "fix")

@@ -15,7 +15,7 @@ from overflight.runtime.pose.fields import utc_ns
 from overflight.runtime.pose.geodesy import distance_m
 from overflight.runtime.pose.gpmf import read_gpmf
 from overflight.runtime.pose.gpx import read_gpx
-from overflight.runtime.pose.stills import read_camera, read_still
+from overflight.runtime.pose.stills import read_still
 from overflight.runtime.pose.table import read_csv
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def test_a_gpx_with_entities_is_refused(tmp_path: Path) -> None:
 def test_a_still_carries_its_pose(imagery: Path) -> None:
     """Exif and XMP of a DJI still: position west of Greenwich, height, gimbal straight down, lens of 20 mm."""
     path = imagery / "uav_brighton_beach" / "DJI_0018.JPG"
-    pose, camera = read_still(path), read_camera(path, (1600, 900))
+    still = read_still(path)
+    pose, camera = still.pose, still.lens.camera((1600, 900))
     assert (pose.lat_deg, pose.lon_deg) == pytest.approx((46.84260708, -91.99455989))
     assert (pose.height_m, pose.altitude_m, pose.utc_ns) == (39.8, 198.31, 0)
     assert pose.gimbal is not None
@@ -132,7 +133,8 @@ def test_exif_agrees_with_an_imaging_library(imagery: Path) -> None:
         with Image.open(path) as image:
             gps = image.getexif().get_ifd(0x8825)
         lat, lon = (sum(float(part) / 60**i for i, part in enumerate(gps[tag])) for tag in (2, 4))
-        assert distance_m((lat, -lon), (read_still(path).lat_deg, read_still(path).lon_deg)) < 1e-3
+        pose = read_still(path).pose
+        assert distance_m((lat, -lon), (pose.lat_deg, pose.lon_deg)) < 1e-3
 
 
 def klv(key: bytes, kind: bytes, size: int, data: bytes) -> bytes:
@@ -236,6 +238,6 @@ def test_no_still_crashes_the_parser(
     path = tmp_path_factory.getbasetemp() / "fuzz.jpg"
     path.write_bytes(content[: data.draw(st.integers(0, 6000))])
     try:
-        assert abs(read_still(path).lat_deg) <= 90
+        assert abs(read_still(path).pose.lat_deg) <= 90
     except SourceError as error:
         assert "fuzz.jpg" in str(error)

@@ -148,3 +148,31 @@ def test_no_file_crashes_the_parser(tmp_path_factory: pytest.TempPathFactory, co
         assert len(read_srt(path)) > 0
     except SourceError as error:
         assert "fuzz.srt, line " in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "zoom"),
+    [("[dzoom_ratio: 20000, delta:0]", 2.0), ("[dzoom_ratio: 1.50]", 1.5), ("[dzoom: 4.0]", 4.0), ("[iso: 100]", 1.0)],
+)
+def test_digital_zoom_is_taken_from_the_subtitle(tmp_path: Path, text: str, zoom: float) -> None:
+    """Ten thousand times the factor in older firmware, the factor in newer."""
+    path = tmp_path / "a.srt"
+    path.write_text(
+        f"1\n00:00:00,000 --> 00:00:00,033\n{text} [latitude: 46.0] [longitude: 7.0] [rel_alt: 80 abs_alt: 1]\n"
+    )
+    pose = read_srt(path).at(0)
+    assert pose is not None
+    assert pose.zoom == zoom
+
+
+def test_a_gimbal_of_exact_zeros_is_unknown(tmp_path: Path) -> None:
+    """Firmware that does not know its gimbal writes zeros; one that differs from 0 is believed."""
+    path = tmp_path / "a.srt"
+    line = (
+        "1\n00:00:00,000 --> 00:00:00,033\n[latitude: 46.0] [longitude: 7.0] [gb_yaw: 0.0 gb_pitch: {} gb_roll: 0.0]\n"
+    )
+    for pitch, known in (("0.0", False), ("-90.0", True)):
+        path.write_text(line.format(pitch))
+        pose = read_srt(path).at(0)
+        assert pose is not None
+        assert (pose.gimbal is not None) == known

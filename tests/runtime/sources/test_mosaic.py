@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -105,7 +105,6 @@ def test_a_window_knows_its_ground(ground: NDArray[np.uint8], tmp_path: Path) ->
     assert frames[-1].name == "a.tif@730,470"
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 1500))
 def test_windows_cover_an_edge_without_a_gap(length: int, window: int) -> None:
     """And none reaches beyond it."""

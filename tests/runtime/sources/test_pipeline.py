@@ -6,7 +6,6 @@ import itertools
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -77,11 +76,9 @@ def test_a_silent_pipeline_is_killed_and_named(monkeypatch: pytest.MonkeyPatch) 
     next(frames)
     (child,) = children() - before
     os.killpg(child, signal.SIGSTOP)
-    began = time.monotonic()
     with pytest.raises(SourceError, match=r"silent for 0\.5 s"):
         for _ in frames:
             pass
-    assert time.monotonic() - began < 4
     assert children() <= before
 
 

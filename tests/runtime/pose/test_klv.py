@@ -1,0 +1,117 @@
+"""MISB ST 0601: the standard's own examples, a transport stream that PyAV wrote, and bytes that are neither."""
+
+from __future__ import annotations
+
+import runpy
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overflight.runtime.errors import SourceError
+from overflight.runtime.frame import Frame
+from overflight.runtime.pose.geodesy import distance_m
+from overflight.runtime.pose.geotag import Geotagger
+from overflight.runtime.pose.klv import decode_local_set, read_klv
+
+MAKE = runpy.run_path(str(Path(__file__).parents[2] / "corpus" / "telemetry" / "make.py"))
+START_US = 1_714_557_600_000_000
+
+
+def scaled(value: float, low: float, high: float, size: int, *, signed: bool = False) -> str:
+    whole = round(
+        value / high * (2 ** (8 * size - 1) - 1) if signed else (value - low) / (high - low) * (256**size - 1)
+    )
+    return int(whole).to_bytes(size, "big", signed=signed).hex()
+
+
+def looking_down(i: int) -> bytes:
+    """Return a set of an aircraft that flies north at 100 m above the ground and looks straight down."""
+    values = {
+        2: (START_US + i * 40_000).to_bytes(8, "big").hex(),
+        5: scaled(0, 0, 360, 2), 6: scaled(0, -20, 20, 2, signed=True), 7: scaled(0, -50, 50, 2, signed=True),
+        13: scaled(46 + i * 1e-6, -90, 90, 4, signed=True), 14: scaled(7, -180, 180, 4, signed=True),
+        15: scaled(500, -900, 19000, 2), 16: scaled(40, 0, 180, 2), 17: scaled(30, 0, 180, 2), 18: scaled(0, 0, 360, 4),
+        19: scaled(-90, -180, 180, 4, signed=True), 20: scaled(0, 0, 360, 4), 21: "", 25: scaled(400, -900, 19000, 2),
+    }  # fmt: skip
+    made: bytes = MAKE["local_set"](values, 2)
+    return made
+
+
+def transport_stream(path: Path, *, metadata: bool = True) -> None:
+    """Write two seconds of video at 25 frames a second, with a metadata set every fifth frame."""
+    av: Any = pytest.importorskip("av")
+    with av.open(str(path), "w", format="mpegts") as container:
+        video = container.add_stream("mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        data = container.add_data_stream("klv") if metadata else None
+        for i in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), i, np.uint8))
+            frame.pts = i
+            container.mux(video.encode(frame))
+            if data is not None and i % 5 == 0:
+                packet = av.Packet(looking_down(i))
+                packet.stream, packet.time_base, packet.pts, packet.dts = data, Fraction(1, 90_000), i * 3600, i * 3600
+                container.mux(packet)
+        container.mux(video.encode())
+
+
+def test_a_transport_stream_places_its_own_frames(tmp_path: Path) -> None:
+    """Pose, camera and ground of a frame by its time in the video, with nothing but the file."""
+    path = tmp_path / "flight.ts"
+    transport_stream(path)
+    where = Geotagger.open(str(path))
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, 0, media_ns=1_000_000_000)
+    pose, place = where.locate(frame)
+    assert pose is not None
+    assert place is not None
+    assert pose.height_m == pytest.approx(100, abs=0.4)
+    assert pose.height_above == "ground"
+    assert pose.utc_ns == START_US * 1000 + 1_000_000_000
+    assert distance_m((pose.lat_deg, pose.lon_deg), (46 + 25e-6, 7)) < 0.1
+    assert distance_m((place.lat_deg, place.lon_deg), (46 + 25e-6, 7)) < 0.5
+    width_m = distance_m(place.footprint[0][::-1], place.footprint[1][::-1])
+    assert width_m == pytest.approx(2 * 100 * np.tan(np.radians(20)), rel=0.01)
+
+
+def test_a_video_without_metadata_is_refused(tmp_path: Path) -> None:
+    """In one line that says what was expected."""
+    path = tmp_path / "plain.ts"
+    transport_stream(path, metadata=False)
+    with pytest.raises(SourceError, match=r"plain\.ts: no ST 0601 metadata track; expected"):
+        read_klv(path)
+    path.write_bytes(b"no video")
+    with pytest.raises(SourceError, match=r"plain\.ts: "):
+        read_klv(path)
+
+
+def test_the_standard_s_examples() -> None:
+    """Every value of the standard's examples, to its stated resolution."""
+    decoded = decode_local_set(MAKE["local_set"]({}))
+    assert decoded is not None
+    expected = {
+        "yaw": 159.974365, "pitch": -0.431532, "roll": 3.405866, "lat": 60.176823, "lon": 128.426759,
+        "altitude": 14190.7195, "hfov": 144.571298, "vfov": 152.643626, "azimuth": 160.719211,
+        "elevation": -168.792325, "turn": 176.866427, "ground": 3216.0372,
+    }  # fmt: skip
+    assert decoded.values == {name: pytest.approx(value, abs=1e-4) for name, value in expected.items()}
+
+
+@given(st.data())
+def test_no_stream_crashes_the_reader(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Sets damaged or cut off anywhere give a track or a SourceError that names the file."""
+    content = bytearray(looking_down(0) + looking_down(1))
+    for place, byte in data.draw(
+        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=6)
+    ):
+        content[place] = byte
+    path = tmp_path_factory.getbasetemp() / "fuzz.klv"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        assert len(read_klv(path)) > 0
+    except SourceError as error:
+        assert "fuzz.klv" in str(error)
