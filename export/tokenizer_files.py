@@ -31,7 +31,10 @@ def identify(checkpoint: Checkpoint, expected: tuple[TokeniserKind, ...]) -> Tok
         return "siglip"  # SigLIP's own tokenizer reads this file and no other
     if "tokenizer.json" not in files:
         raise UsageError(f"{checkpoint.tokenizer_directory}: spiece.model, but this model needs a tokenizer.json")
-    last = load_tokenizer(files["tokenizer.json"]).encode(PROBE).tokens[-1:]
+    tokenizer = load_tokenizer(files["tokenizer.json"])
+    tokenizer.no_padding()  # transformers may have saved what it did last
+    tokenizer.no_truncation()
+    last = tokenizer.encode(PROBE).tokens[-1:]
     kind = _ENDS.get(last[0]) if last else None
     if kind not in expected:
         wanted = " or ".join(end for end, one in _ENDS.items() if one in expected)
