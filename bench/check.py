@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, closing
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +35,7 @@ BUDGETS = Path(__file__).with_name("budgets.toml")
 HOT = tuple(name for name in REPEATS if name != "yardstick")
 _LOOKS = 5  # each may err with 1 %, so that a false alarm stays below 1 in 20
 
-Outcome = Literal["kept", "within noise", "missed", "goal missed", "not measured"]
+Outcome = Literal["kept", "within noise", "missed", "goal missed", "not measured", "not judged"]
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -108,10 +109,24 @@ def read_budgets(path: Path = BUDGETS) -> Budgets:
 
 
 def check_records(rows: Sequence[Row], budgets: Budgets) -> list[Finding]:
-    """Hold the newest record of each subject against the budgets of the device it was taken on."""
-    found = [finding for bound in budgets.ratio for finding in _check_bound(bound, rows)]
-    found += [finding for share in budgets.share for finding in _check_share(share, rows)]
-    return found + [finding for limit in budgets.limit for finding in _check_limit(limit, rows)]
+    """Compare the newest record of each subject with the budgets of the device it was taken on.
+
+    Records of starved subjects are left out; a budget that has no others is not judged.
+    """
+    sound = [row for row in rows if not row.starved]
+    checks = [partial(_check_bound, bound) for bound in budgets.ratio]
+    checks += [partial(_check_share, share) for share in budgets.share]
+    checks += [partial(_check_limit, limit) for limit in budgets.limit]
+    found = []
+    for check in checks:
+        for finding in check(sound):
+            measured = finding.outcome != "not measured" or all(x.outcome == "not measured" for x in check(rows))
+            found.append(finding if measured else _unjudged(finding))
+    return found
+
+
+def _unjudged(finding: Finding) -> Finding:
+    return Finding(finding.what, finding.asked, "only records of starved subjects", "not judged")
 
 
 def check_functions(
@@ -233,11 +248,12 @@ def _check_bound(bound: Bound, rows: Sequence[Row]) -> Iterator[Finding]:
 def _check_share(share: Share, rows: Sequence[Row]) -> Iterator[Finding]:
     what, asked = f"{share.measure}: {share.subject}, of the floor", f"at least {share.least:.0%}"
     named = [row for row in rows if (row.measure, row.subject) == (share.measure, share.subject)]
-    newest = {row.model: row.floor.share for row in named if row.floor is not None}
+    newest = {row.model: row.floor for row in named if row.floor is not None}
     if not newest:
         yield Finding(what, asked, "no record", "not measured")
-    for model, reached in newest.items():
-        yield Finding(f"{what} ({model})", asked, f"{reached:.0%}", _outcome(reached < share.least, share.goal))
+    for model, floor in newest.items():
+        outcome = _outcome(floor.share < share.least, share.goal) if floor.sound else "not judged"
+        yield Finding(f"{what} ({model})", asked, str(floor), outcome)
 
 
 def _check_limit(limit: Limit, rows: Sequence[Row]) -> Iterator[Finding]:

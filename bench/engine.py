@@ -14,6 +14,7 @@ from overflight.bench import floor
 from overflight.bench.frames import FILM, take_frames
 from overflight.bench.host import make_row, new_run
 from overflight.bench.peak import AMOUNTS
+from overflight.bench.processor_time import ProcessorTime
 from overflight.bench.sample import SamplingPlan, take_turns
 from overflight.bench.subject import Job, Subject
 from overflight.runtime.bundle import Bundle, hash_file
@@ -33,22 +34,22 @@ if TYPE_CHECKING:
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "flown": (),
-    "hugging": ("torch", "transformers"),
-    "laion": ("open_clip_torch", "torch", "transformers"),
+    "transformers_torch": ("torch", "transformers"),
+    "open_clip": ("open_clip_torch", "torch", "transformers"),
     "traced": ("onnxruntime", "onnx", "torch", "transformers"),
-    "intel": ("openvino", "nncf", "torch", "transformers"),
+    "openvino_nncf": ("openvino", "nncf", "torch", "transformers"),
     "naive": ("torch", "transformers", "opencv-python"),
 }
 EVERY = (
-    "hugging:fp32",
-    "hugging:bf16",
-    "hugging:compiled",
-    "laion:fp32",
+    "transformers_torch:fp32",
+    "transformers_torch:bf16",
+    "transformers_torch:compiled",
+    "open_clip:fp32",
     "traced:fp32",
     "traced:dynamic",
     "traced:static",
-    "intel:fp32",
-    "intel:nncf",
+    "openvino_nncf:fp32",
+    "openvino_nncf:nncf",
 )
 OURS = ("ours:fp32",)
 INCLUDED = {
@@ -85,17 +86,19 @@ def measure(
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         running = _start(field, frames, scratch, stack, absent, report)
-        calls = {}
+        calls: dict[str, Turn] = {}
         for title, subject in running.items():
             for call in subject.ready.calls:
                 calls[title if call == "embed" else f"{title} {call}"] = Turn(subject, call)
         samples = take_turns(calls, plan, report)
         answers = {title: _answers(subject) for title, subject in running.items()} if name == "engine" else {}
-        reference = next((answers[title] for title in ("hugging:fp32", "ours:fp32") if title in answers), None)
+        reference = next(
+            (answers[title] for title in ("transformers_torch:fp32", "ours:fp32") if title in answers), None
+        )
         run = new_run()
         rows = [
-            _row(field, bundle, frames, name, run, title, subject, samples, answers.get(title), reference)
-            for title, subject in running.items()
+            _row(field, bundle, frames, name, run, title, calls[title], samples, answers.get(title), reference)
+            for title in running
         ]
     model, included = bundle.manifest.name, INCLUDED[name]
     rows += [
@@ -119,6 +122,14 @@ def proven(bundle: Bundle) -> tuple[str, ...]:
     return (*OURS, *sorted(built - {"ours:onnxruntime-cpu-fp32"}))
 
 
+def flying(bundle: Bundle) -> tuple[str, ...]:
+    """Name the reference, and the engine that a flight would open here where that is another one."""
+    entry = Store(bundle).default()
+    if entry is None or refusal(entry.record) is not None:
+        return OURS
+    return (*OURS, f"ours:{entry.record.target}-{entry.record.precision}")
+
+
 def heats(at_once: int, ours: tuple[str, ...] = OURS) -> list[tuple[str, tuple[str, ...]]]:
     """Divide all peers into heats of at most ``at_once``, each with the yardstick and ours; the loops come last."""
     peers = [title for title in EVERY if title != EVERY[0]]
@@ -128,15 +139,18 @@ def heats(at_once: int, ours: tuple[str, ...] = OURS) -> list[tuple[str, tuple[s
 
 
 class Turn:
-    """One call of one subject, on the next frame each time."""
+    """One call of one subject, on the next frame each time; ``used`` adds up the processor time it got."""
 
     def __init__(self, subject: Subject, call: str) -> None:
-        self._subject, self._call, self._frame = subject, call, 0
+        self.subject, self._call, self._frame = subject, call, 0
+        self.used = ProcessorTime()
 
     def __call__(self) -> int:
-        """Do it; returns the nanoseconds."""
+        """Make the call; return the nanoseconds it took."""
         self._frame += 1
-        return self._subject.turn(self._call, self._frame)
+        took = self.subject.turn(self._call, self._frame)
+        self.used.add(took.wall_ns, took.cpu_ns, took.waited_ns)
+        return took.ns
 
 
 def _start(
@@ -192,11 +206,12 @@ def _row(
     name: str,
     run: str,
     title: str,
-    subject: Subject,
+    turn: Turn,
     samples: dict[str, list[int]],
     answers: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None,
     reference: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None,
 ) -> Row:
+    subject = turn.subject
     memory = subject.memory()
     settings = {**_settings(field), "source": frames.name, "side": bundle.manifest.resize.side}
     if subject.ready.note:
@@ -206,6 +221,7 @@ def _row(
         "first_ns": float(subject.ready.first_ns),
         "peak_bytes": float(memory.peak_bytes),
         "resident_bytes": float(memory.resident_bytes),
+        **turn.used.figures(field.threads),
     }
     if answers is not None and reference is not None:
         figures["cosine_mean"] = float((answers * reference).sum(axis=1).mean())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from overflight.bench.host import make_row, new_run
+from overflight.bench.processor_time import ProcessorTime
 from overflight.bench.sample import SamplingPlan, take_turns, timed
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.resize import Resizer
@@ -38,7 +39,9 @@ def measure_batches(
     engine = choose(bundle, "onnxruntime-cpu", "fp32", threads=threads).engine
     noise = np.random.default_rng(0).integers(0, 255, (max(batches), engine.side, engine.side, 3), np.uint8)
     calls = {str(size): timed(lambda size=size: engine.embed(noise[:size])) for size in batches}  # type: ignore[misc]
-    samples = take_turns(calls, plan, report)
+    used = ProcessorTime()
+    with used.measuring():
+        samples = take_turns(calls, plan, report)
     engine.close()
     run = new_run()
     return [
@@ -52,7 +55,7 @@ def measure_batches(
             settings={"batch": size, "threads": threads},
             versions={engine.info.target: engine.info.version},
             hashes={"bundle": bundle.sha256, "engine": engine.info.sha256},
-            figures={"per_second": size * 1e9 / float(np.median(samples[str(size)]))},
+            figures={"per_second": size * 1e9 / float(np.median(samples[str(size)])), **used.figures(threads)},
         )
         for size in batches
     ]
@@ -75,9 +78,11 @@ def measure_tiles(
         str(side): timed(lambda side=side: embed_tiles(engine, resizer, picture[:side, :side]))  # type: ignore[misc]
         for side in sides
     }
-    samples = take_turns(calls, plan, report)
-    run = new_run()
+    used = ProcessorTime()
+    with used.measuring():
+        samples = take_turns(calls, plan, report)
     engine.close()
+    run = new_run()
     return [
         make_row(
             "tiles",
@@ -88,6 +93,7 @@ def measure_tiles(
             model=bundle.manifest.name,
             settings={"side": side, "tiles": (-(-side // TILE)) ** 2, "threads": threads},
             hashes={"bundle": bundle.sha256, "engine": engine.info.sha256},
+            figures=used.figures(threads),
         )
         for side in sides
     ]

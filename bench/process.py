@@ -16,6 +16,7 @@ import numpy as np
 
 from overflight.bench.bank import random_bank
 from overflight.bench.host import make_row, new_run
+from overflight.bench.processor_time import ProcessorTime
 from overflight.bench.subject import SOURCE
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import EngineError
@@ -34,7 +35,7 @@ def measure_start(
 ) -> list[Row]:
     """From the start of ``overflight run`` to its first line of output."""
     bundle = Bundle.open(directory)
-    samples = []
+    samples, used = [], ProcessorTime()
     with tempfile.TemporaryDirectory() as scratch:
         bank = _bank(bundle, Path(scratch))
         for number in range(rounds):
@@ -47,6 +48,7 @@ def measure_start(
             assert child.stdout is not None
             line = child.stdout.readline()
             samples.append(time.perf_counter_ns() - began)
+            used.add_child(child.pid, samples[-1])
             _, errors = child.communicate()
             if not line:
                 raise EngineError(f"overflight run said nothing: {errors.decode(errors='replace').strip()[-200:]}")
@@ -61,6 +63,7 @@ def measure_start(
             model=bundle.manifest.name,
             settings={"threads": threads, "weights_mb": _weights_mb(bundle)},
             hashes={"bundle": bundle.sha256},
+            figures=used.figures(1),
         )
     ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from overflight.bench.processor_time import ENOUGH
 from overflight.runtime.errors import OverflightError, UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ class Floor(msgspec.Struct, frozen=True, omit_defaults=True):
     floor_ns: float
     share: float
 
+    @property
+    def sound(self) -> bool:
+        """Whether the peaks were peaks: nothing real is faster than its floor, beyond a few per cent of noise."""
+        return self.share <= 1.03
+
+    def __str__(self) -> str:
+        return f"{self.share:.0%}" if self.sound else f"{self.share:.0%} (peak measured too low)"
+
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     """One subject in one run.
@@ -81,6 +90,15 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     figures: dict[str, float] = {}
     floor: Floor | None = None
     reason: str = ""
+
+    @property
+    def starved(self) -> str:
+        """Say that the subject did not get the processor time that it could have used; "" where it did.
+
+        Such a row describes what else ran on the machine: it is marked, and nothing is judged by it.
+        """
+        granted = self.figures.get("granted", 1.0)
+        return f"starved: got {granted:.0%} of its processor time" if granted < ENOUGH else ""
 
     @property
     def title(self) -> str:

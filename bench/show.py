@@ -45,14 +45,15 @@ def show(rows: Sequence[Row], *, as_json: bool, out: Path | None) -> None:
     from rich.table import Table
 
     able = [row for row in rows if row.samples]
-    over = ratios(able) if len(able) > 1 and len({len(row.samples) for row in able}) == 1 else {}
+    sound = [row for row in able if not row.starved]
+    over = ratios(sound) if len(sound) > 1 and len({len(row.samples) for row in sound}) == 1 else {}
     table = Table(
-        "subject", "p50", "p90", "p95", "p99", "p99.9", f"over {able[0].title}" if over else "", "of the floor", "also"
+        "subject", "p50", "p90", "p95", "p99", "p99.9", f"over {sound[0].title}" if over else "", "of the floor", "also"
     )
     for row in able:
         spread, unit = Spread.of(row.samples), "MB" if row.unit == "bytes" else "ms"
         values = (spread.p50, spread.p90, spread.p95, spread.p99, spread.p999)
-        share = f"{row.floor.share:.0%}" if row.floor else ""
+        share = str(row.floor or "")
         relative = str(over[row.title][1]) if row.title in over else ""
         table.add_row(row.title, *(f"{say(value / 1e6)} {unit}" for value in values), relative, share, _also(row))
     console = Console()
@@ -68,7 +69,8 @@ def show(rows: Sequence[Row], *, as_json: bool, out: Path | None) -> None:
 
 
 def _also(row: Row) -> str:
-    told = [
+    told = [row.starved] if row.starved else []
+    told += [
         f"{name} {row.figures[key] / scale:.4g} {unit}".strip()
         for key, (name, scale, unit) in _TOLD.items()
         if key in row.figures

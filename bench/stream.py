@@ -13,6 +13,7 @@ import numpy as np
 from overflight.bench.bank import random_bank
 from overflight.bench.energy import Meter
 from overflight.bench.host import make_row, new_run
+from overflight.bench.processor_time import ProcessorTime
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.flight.run import fly
 from overflight.runtime.overflight import Overflight
@@ -74,7 +75,7 @@ def measure(
     bundle = Bundle.open(directory)
     where = f"test://?fps={fps:g}&size={size}" + ("" if seconds else f"&frames={frames}")
     watch = _Watch(frames, report, seconds)
-    meter = Meter()
+    meter, used = Meter(), ProcessorTime()
     with (
         tempfile.TemporaryDirectory() as scratch,
         Overflight.load(bundle, random_bank(bundle.manifest, labels), threads=threads) as overflight,
@@ -82,7 +83,8 @@ def measure(
         meter.start()
         began_ns = time.perf_counter_ns()
         try:
-            record = fly(overflight, where, Path(scratch) / "flight", on_observation=watch)
+            with used.measuring():
+                record = fly(overflight, where, Path(scratch) / "flight", on_observation=watch)
         finally:
             drawn = meter.stop()
         engine = overflight.engine.info
@@ -95,9 +97,8 @@ def measure(
         "engine": f"{engine.target} {engine.precision}",
     }
     run, name = new_run(), "stream" if seconds is None else "sustained"
-    figures = _figures(watch, record, drawn)
-    if seconds is not None:
-        settings |= {"meter": drawn.meter, "throttled": drawn.throttled}
+    figures = _figures(watch, record, drawn) | used.figures(threads)
+    settings |= {} if seconds is None else {"meter": drawn.meter, "throttled": drawn.throttled}
     return [
         make_row(
             name,

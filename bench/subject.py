@@ -67,11 +67,20 @@ class Memory(msgspec.Struct, frozen=True):
     resident_bytes: int
 
 
+class TurnTime(msgspec.Struct, frozen=True):
+    """What one call took: ``ns`` by the job's clock, and the processor time that its process got meanwhile."""
+
+    ns: int
+    wall_ns: int
+    cpu_ns: int
+    waited_ns: int | None
+
+
 class _Said(msgspec.Struct, frozen=True):
-    """One line from a subject: one of these is there."""
+    """One line from a subject: exactly one field is set."""
 
     ready: Ready | None = None
-    ns: int | None = None
+    turn: TurnTime | None = None
     memory: Memory | None = None
     answers: str | None = None
     error: str | None = None
@@ -104,12 +113,12 @@ class Subject:
             raise
         self.ready = ready
 
-    def turn(self, call: str, frame: int = 0) -> int:
-        """Let it do one call on the frames from ``frame`` on; returns the nanoseconds it took there."""
+    def turn(self, call: str, frame: int = 0) -> TurnTime:
+        """Do one call on the frames from ``frame`` on; return what it took in the subject's process."""
         self._say(msgspec.json.encode({"do": "turn", "call": call, "frame": frame}))
-        ns = self._hear().ns
-        assert ns is not None
-        return ns
+        took = self._hear().turn
+        assert took is not None
+        return took
 
     def memory(self) -> Memory:
         """Ask for its resident memory."""

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from overflight.bench.row import Row
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-YARDSTICKS = ("hugging:fp32", "naive:fp32", "hugging:cuda-fp16-eager")
+YARDSTICKS = ("transformers_torch:fp32", "naive:fp32", "transformers_torch:cuda-fp16-eager")
 NAMES = {
     "ours": "Overflight",
     "flown": "Overflight, picture to verdict",
-    "hugging": "transformers + torch",
-    "laion": "open_clip",
+    "transformers_torch": "transformers + torch",
+    "open_clip": "open_clip",
     "traced": "ONNX Runtime, traced graph",
-    "intel": "OpenVINO, traced graph",
+    "openvino_nncf": "OpenVINO, traced graph",
     "naive": "naive loop, both towers",
 }
 
@@ -59,7 +59,8 @@ def summary(rows: Sequence[Row]) -> str:
             row = column.get(subject)
             over = _over_yardstick(row, rows) if row else None
             ratio = f", {over.median:.2f}" if over else ""
-            cells.append(f"{say(Spread.of(row.samples).p50 / 1e6)} ms{ratio}" if row else "")
+            time = f"{say(Spread.of(row.samples).p50 / 1e6)} ms{ratio}" if row else ""
+            cells.append("starved" if row and row.starved else time)
         lines.append(f"| {name_of(subject)} | {' | '.join(cells)} |")
     host, settings = contests[-1][0].host, contests[-1][0].settings
     said = f"Median of a frame, and its ratio to transformers + torch fp32 in the same run, on {host.processor}"
@@ -94,9 +95,9 @@ def _contests(rows: Sequence[Row], measures: tuple[str, ...]) -> list[list[Row]]
 
 def _over_yardstick(row: Row, everything: Sequence[Row]) -> Ratio | None:
     """Return a row's ratio to the yardstick of its own run: rows of different runs are never divided."""
-    run = [other for other in everything if other.run == row.run]
+    run = [other for other in everything if other.run == row.run and not other.starved]
     yardstick = next((x for name in YARDSTICKS for x in run if x.samples and x.subject == name), None)
-    if yardstick is None or row.subject == yardstick.subject:
+    if yardstick is None or row.starved or row.subject == yardstick.subject:
         return None
     return ratios(run, yardstick.title)[row.title][1]
 
@@ -115,8 +116,8 @@ def _contest(rows: Sequence[Row], everything: Sequence[Row]) -> str:
         lines[2] = lines[2].replace("torch fp32", "the naive loop")
     for row in sorted((row for row in rows if row.samples), key=lambda row: Spread.of(row.samples).p50):
         spread = Spread.of(row.samples)
-        relative = _over_yardstick(row, everything) or ("1" if row.subject in YARDSTICKS else "")
-        share = f"{row.floor.share:.0%}" if row.floor else ""
+        relative = row.starved or _over_yardstick(row, everything) or ("1" if row.subject in YARDSTICKS else "")
+        share = str(row.floor or "")
         cosine = f"{row.figures['cosine_mean']:.4f}" if "cosine_mean" in row.figures else ""
         memory = f"{row.figures['peak_bytes'] / 1e6:.0f}"
         times = f"{say(spread.p50 / 1e6)} | {say(spread.p99 / 1e6)}"

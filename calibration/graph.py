@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.engines.ort import load_library
+from overflight.runtime.engines.ort import EXACT_PRODUCTS, load_library
 from overflight.runtime.errors import BundleError, missing_extra
 
 if TYPE_CHECKING:
@@ -128,4 +128,5 @@ def open_session(model: bytes) -> Any:
     onnxruntime = load_library()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry(*EXACT_PRODUCTS)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -12,6 +12,7 @@ from overflight.runtime.errors import UsageError
 from overflight.runtime.evaluation.duplicates import SAME, difference_hash, distance, emptiness, hash_pixels
 from overflight.runtime.evaluation.frame_sampler import FrameSampler
 from overflight.runtime.evaluation.holdout import PickedFrame
+from overflight.runtime.flight.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +61,8 @@ def find_candidates(sources: Sequence[str], resize: Resize, count: int, report: 
         kept.append(frame)
         hashes.append(likeness)
     refused |= gatherer.skipped
+    for reason in gatherer.unreadable:
+        say("unreadable", reason=reason)
     if len(kept) < FEWEST:
         told = ", ".join(f"{number} {why}" for why, number in sorted(refused.items())) or "none refused"
         raise UsageError(

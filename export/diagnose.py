@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from overflight.runtime.engines import REFERENCE
-from overflight.runtime.engines.ort import load_library
+from overflight.runtime.engines.ort import EXACT_PRODUCTS, load_library
 from overflight.runtime.errors import missing_extra
 
 if TYPE_CHECKING:
@@ -104,4 +104,5 @@ def _watch(onnx: Any, model: Any, names: list[str]) -> Any:
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry(*EXACT_PRODUCTS)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

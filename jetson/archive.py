@@ -26,6 +26,7 @@ GLIBC = (2, 35)
 MACHINES = {"aarch64": 183, "x86_64": 62}  # ELF e_machine
 # Not for boards: JetPack brings its own, linked to its own CUDA and GStreamer.
 FORBIDDEN = re.compile(r"^(opencv|tensorrt|nvidia|torch)")
+COPYLEFT = re.compile(r"^(av|pyav)$")  # its wheels hold GPL codecs: to be installed by whoever wants them, never packed
 # Whatever is compiled against NumPy 1 on the board (JetPack's OpenCV, NVIDIA's ONNX Runtime) must stay importable.
 WANTED = {
     ("aarch64", "310"): ["numpy>=1.26,<2", "onnxruntime>=1.17", "cuda-bindings>=12.6,<13"],
@@ -104,6 +105,8 @@ def faults(wheel: Path, target: Target) -> list[str]:
     said = [] if _runs(found["python"], found["abi"], found["platform"], target) else [f"tags of {wheel.name}"]
     if target.machine == "aarch64" and FORBIDDEN.match(found["name"].lower()):
         said.append(f"{found['name']} would shadow JetPack's own")
+    if COPYLEFT.match(found["name"].lower()):
+        said.append(f"{found['name']} holds GPL codecs, which this archive must not contain")
     with zipfile.ZipFile(wheel) as content:
         (inner,) = [name for name in content.namelist() if re.fullmatch(r"[^/]+\.dist-info/WHEEL", name)]
         tags = re.findall(r"^Tag: ([^-\s]+)-([^-\s]+)-(\S+)", content.read(inner).decode(), re.MULTILINE)

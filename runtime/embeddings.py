@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from overflight.runtime.bundle import Bundle, default_bundle, write_atomically
-from overflight.runtime.errors import UsageError, missing_extra
+from overflight.runtime.errors import SourceError, UsageError, missing_extra
 from overflight.runtime.overflight import embed
 from overflight.runtime.sources import open_source
 from overflight.runtime.store import default_engine
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What an embedding file holds."""
+    """What an embedding file holds, and which sources could not be read whole."""
 
     count: int
     width: int
     tower: str
+    unreadable: tuple[str, ...] = ()
 
 
 def embed_files(sources: Sequence[str], out: Path, bundle: Path | None) -> Written:
@@ -36,21 +37,27 @@ def embed_files(sources: Sequence[str], out: Path, bundle: Path | None) -> Writt
     opened = Bundle.open(bundle or default_bundle())
     engine = default_engine(opened)
     names, vectors = [], []
+    unreadable: list[str] = []
     try:
         for where in sources:
             source = open_source(where)
             if source.live:
                 raise UsageError(f"{source.name}: a live source has no end; embed takes files, folders and patterns")
-            for frame in source.frames():
-                names.append(frame.name or f"{source.name}#{frame.number}")
-                vectors.append(embed(engine, opened, [frame])[0])
+            try:
+                for frame in source.frames():
+                    names.append(frame.name or f"{source.name}#{frame.number}")
+                    vectors.append(embed(engine, opened, [frame])[0])
+            except SourceError as error:  # what could be read is written all the same
+                unreadable.append(str(error))
     finally:
         engine.close()
+    if not vectors:
+        raise SourceError("; ".join(unreadable) or f"{', '.join(sources)}: no frame; name other sources")
     embeddings = np.stack(vectors)
     tower = opened.manifest.tower
     write = _parquet if out.suffix == ".parquet" else _npz
     write_atomically(out, write(names, embeddings, tower))
-    return Written(len(names), embeddings.shape[1], tower)
+    return Written(len(names), embeddings.shape[1], tower, tuple(unreadable))
 
 
 def _npz(names: list[str], embeddings: NDArray[np.float32], tower: str) -> bytes:

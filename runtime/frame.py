@@ -1,9 +1,11 @@
-"""A frame: pixels, and when and where they were captured."""
+"""A frame: a picture, and when and where it was captured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Union
+
+from overflight.runtime.planes import Planes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,21 +14,22 @@ if TYPE_CHECKING:
     from overflight.runtime.window import Window
 
 ChannelOrder = Literal["rgb", "bgr"]
+Picture = Union["NDArray[np.uint8]", Planes]
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One picture as its source delivered it.
 
-    ``pixels`` is uint8 ``[height, width, 3]`` in ``order``; it is not copied, and a live source may reuse it once the
-    frame has been observed. ``captured_ns`` is the monotonic clock when the frame reached this process, taken as early
-    as the source allows: ages and intervals are measured from it. ``captured_utc_ns`` is when the picture was taken,
-    since the epoch: the wall clock at arrival for a camera, None for a recording that does not tell. ``media_ns`` is
-    the position in a recording, ``name`` the file a still came from, ``dropped`` what was lost just before this frame,
-    by reason. ``window`` is where the frame lies in a larger picture that it was cut from.
+    ``picture`` is uint8 ``[height, width, 3]`` in ``order``, or a decoder's planes; it is not copied, and a live source
+    may reuse it once the frame has been observed. ``captured_ns`` is when the picture was taken, on the monotonic
+    clock, as far as the source tells, else when it reached this process: ages and intervals are measured from it.
+    ``captured_utc_ns`` is the same since the epoch, None for a recording that does not tell. ``media_ns`` is the
+    position in a recording, None where it has no time stamps; ``name`` is the file a still came from, ``dropped`` what
+    was lost just before this frame, by reason. ``window`` is where the frame lies in a larger picture.
     """
 
-    pixels: NDArray[np.uint8]
+    picture: Picture
     number: int
     captured_ns: int
     captured_utc_ns: int | None = None
@@ -35,3 +38,24 @@ class Frame:
     name: str | None = None
     dropped: dict[str, int] = field(default_factory=dict)
     window: Window | None = None
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture in colour, uint8 ``[height, width, 3]`` in ``order``; made anew from planes at each call."""
+        if not isinstance(self.picture, Planes):
+            return self.picture
+        colours = self.picture.rgb()
+        return colours[:, :, ::-1] if self.order == "bgr" else colours
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in stored pixels."""
+        height, width = self.picture.shape[:2]
+        return width, height
+
+    @property
+    def display_size(self) -> tuple[int, int]:
+        """Width and height in square pixels: what a camera's field of view spans."""
+        width, height = self.size
+        aspect = self.picture.pixel_aspect if isinstance(self.picture, Planes) else 1.0
+        return round(width * aspect), height

@@ -17,14 +17,14 @@ from overflight.runtime.resize import Resizer
 from overflight.runtime.tiles import TileGrid, Tiling, cut, window_gsd_m
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.bundle import Resize
     from overflight.runtime.engines import Engine
-    from overflight.runtime.frame import Frame
+    from overflight.runtime.frame import Frame, Picture
     from overflight.runtime.pose.footprint import Place
 
 TOP = 5  # labels kept per observation; with the embedding in the journal all others can be had again
@@ -78,12 +78,12 @@ class Observer:
         """Resize a frame into the engine's input."""
         began = time.perf_counter_ns()
         with self._blas.limit(limits=1):
-            self._resizer.resize(frame.pixels, self._input[0], frame.order)
+            self._resizer.resize(frame.picture, self._input[0], frame.order)
         return PreparedFrame(frame, self._input[0], time.perf_counter_ns() - began)
 
     def _prepare_tiles(self, frame: Frame, tiling: Tiling, place: Place | None) -> tuple[int, int]:
         """Resize the frame's tiles into the engine's input, after the whole frame; return their rows and columns."""
-        height, width = frame.pixels.shape[:2]
+        width, height = frame.size
         gsd_m = window_gsd_m(frame) if place is None or frame.window is not None else place.gsd_m
         rows, columns = tiling.grid(height, width, self._resizer.side, gsd_m)
         if rows * columns == 1:
@@ -93,7 +93,8 @@ class Observer:
             self._input = np.zeros((1 + rows * columns, *whole.shape), np.uint8)
             self._input[0] = whole
         with self._blas.limit(limits=1):
-            for tile, out in zip(cut(frame.pixels, rows, columns), self._input[1:], strict=False):
+            tiles: Sequence[Picture] = cut(frame.picture, rows, columns)
+            for tile, out in zip(tiles, self._input[1:], strict=False):
                 self._tile_resizer.resize(tile, out, frame.order)
         return rows, columns
 

@@ -128,7 +128,7 @@ def embed(engine: Engine, bundle: Bundle, pictures: Sequence[NDArray[np.uint8] |
     embeddings = np.empty((len(pictures), engine.width), np.float32)
     for row, picture in zip(embeddings, pictures, strict=True):
         if isinstance(picture, Frame):
-            resizer.resize(picture.pixels, batch[0], picture.order)
+            resizer.resize(picture.picture, batch[0], picture.order)
         else:
             resizer.resize(picture, batch[0])
         row[:] = engine.embed(batch)[0]

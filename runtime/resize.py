@@ -8,36 +8,26 @@ zeros, which also swaps BGR to RGB for nothing: OpenCV takes a quarter of NumPy'
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from overflight.runtime.errors import SourceError
+from overflight.runtime.planes import Planes
+from overflight.runtime.resampling import Block, Placing, blocks
+from overflight.runtime.resize_planes import PlanesPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from overflight.runtime.bundle import Filter
     from overflight.runtime.bundle import Resize as ResizeContract
     from overflight.runtime.frame import ChannelOrder
 
-_BLOCK = 16  # outputs per block: the BLAS kernel's width; wider wastes products on the zeros of the band
 _CHUNK_PIXELS = 230_400  # converted to float at a time, in whole rows: about what a second-level cache holds
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Outputs ``[start, stop)`` of one pass, made from inputs ``[first, last)`` by ``weights``."""
-
-    start: int
-    stop: int
-    first: int
-    last: int
-    weights: NDArray[np.float32]
+_MOST_PLANS = 8  # a folder of stills in many sizes must not collect buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +36,8 @@ class _Plan:
 
     rows: slice
     channels: tuple[int, int, int]
-    across: list[_Block]
-    down: list[_Block]
+    across: list[Block]
+    down: list[Block]
     window: tuple[slice, slice]
     fill: int
     split: Callable[[NDArray[np.uint8], list[NDArray[np.uint8]]], object]
@@ -68,24 +58,38 @@ class Resizer:
         self.side = contract.side
         self._contract = contract
         self._plans: dict[tuple[int, int, ChannelOrder], _Plan] = {}
+        self._planes_plans: dict[object, PlanesPlan] = {}
 
-    def resize(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8], order: ChannelOrder = "rgb") -> None:
-        """Write ``pixels`` uint8 ``[height, width, 3]`` into ``out`` uint8 ``[side, side, 3]`` RGB.
+    def resize(self, picture: NDArray[np.uint8] | Planes, out: NDArray[np.uint8], order: ChannelOrder = "rgb") -> None:
+        """Write a picture into ``out`` uint8 ``[side, side, 3]`` RGB.
 
-        Raises SourceError for anything that is not such a picture.
+        The picture is a decoder's planes, or uint8 ``[height, width, 3]`` in ``order``. Raises SourceError for anything
+        else.
         """
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        if isinstance(picture, Planes):
+            self._plan_planes(picture).run(picture, out)
+            return
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
             raise SourceError(
-                f"a frame of {pixels.dtype} {list(pixels.shape)}: expected uint8 [height, width, 3]; convert it first"
+                f"a frame of {picture.dtype} {list(picture.shape)}: expected uint8 [height, width, 3]; convert it first"
             )
-        height, width, _ = pixels.shape
+        height, width, _ = picture.shape
         key = (height, width, order)
         plan = self._plans.get(key)
         if plan is None:
-            if len(self._plans) >= 8:  # a folder of stills in many sizes must not collect buffers
+            if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
             plan = self._plans[key] = _plan(height, width, self._contract, order)
-        _run(plan, pixels, out)
+        _run(plan, picture, out)
+
+    def _plan_planes(self, picture: Planes) -> PlanesPlan:
+        key = PlanesPlan.key(picture)
+        plan = self._planes_plans.get(key)
+        if plan is None:
+            if len(self._planes_plans) >= _MOST_PLANS:
+                self._planes_plans.clear()
+            plan = self._planes_plans[key] = PlanesPlan(picture, self._contract)
+        return plan
 
 
 def _run(plan: _Plan, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
@@ -133,25 +137,18 @@ def _round(values: NDArray[np.float32]) -> None:
 
 
 def _plan(height: int, width: int, contract: ResizeContract, order: ChannelOrder) -> _Plan:
-    side, kind = contract.side, contract.filter
-    scaled_height, scaled_width = _scaled_size(height, width, contract)
-    top, rows = _window(scaled_height, contract)
-    left, columns = _window(scaled_width, contract)
-    down_taps = _taps(height, scaled_height, kind)[top : top + rows]
-    first_row = min(first for first, _ in down_taps)
-    last_row = max(first + len(weights) for first, weights in down_taps)
-    down_taps = [(first - first_row, weights) for first, weights in down_taps]
-    across = [
-        replace(block, weights=np.ascontiguousarray(block.weights.T))
-        for block in _blocks(_taps(width, scaled_width, kind)[left : left + columns])
-    ]
+    placing = Placing.of(height, width, contract)
+    first_row = min(first for first, _ in placing.down)
+    last_row = max(first + len(weights) for first, weights in placing.down)
+    across = [replace(block, weights=np.ascontiguousarray(block.weights.T)) for block in blocks(placing.across)]
     chunk_rows = min(last_row - first_row, max(1, _CHUNK_PIXELS // width))
+    rows, columns = len(placing.down), len(placing.across)
     return _Plan(
         rows=slice(first_row, last_row),
         channels=(2, 1, 0) if order == "bgr" else (0, 1, 2),
         across=across,
-        down=_blocks(down_taps),
-        window=(_centre(rows, side), _centre(columns, side)),
+        down=blocks([(first - first_row, weights) for first, weights in placing.down]),
+        window=placing.window,
         fill=contract.fill,
         split=_splitter(),
         planes=np.empty((3, chunk_rows, width), np.uint8),
@@ -160,87 +157,3 @@ def _plan(height: int, width: int, contract: ResizeContract, order: ChannelOrder
         result=np.empty((rows, columns * 3), np.float32),
         levels=np.empty((rows, columns * 3), np.uint8),
     )
-
-
-def _scaled_size(height: int, width: int, contract: ResizeContract) -> tuple[int, int]:
-    side = contract.side
-    match contract.fit:
-        case "squash":
-            return side, side
-        case "crop":  # the longer edge is cut down to whole pixels, as CLIP does
-            short, edge = min(height, width), contract.edge or side
-            return int(edge * height / short), int(edge * width / short)
-        case "letterbox":
-            long = max(height, width)
-            return max(1, round(side * height / long)), max(1, round(side * width / long))
-
-
-def _window(scaled: int, contract: ResizeContract) -> tuple[int, int]:
-    """Return where the side lies in a scaled edge: its first pixel, and how many pixels there are."""
-    excess = max(0, scaled - contract.side)
-    first = round(excess / 2) if contract.rounding == "even" else excess // 2
-    return first, min(scaled, contract.side)
-
-
-def _centre(length: int, side: int) -> slice:
-    start = (side - length) // 2
-    return slice(start, start + length)
-
-
-def _taps(source: int, target: int, kind: Filter) -> list[tuple[int, NDArray[np.float64]]]:
-    """For every output pixel its first input pixel and the weights from there on (Pillow's ``precompute_coeffs``)."""
-    kernel, radius = _KERNELS[kind]
-    scale = source / target
-    stretch = max(scale, 1.0)
-    support = radius * stretch
-    taps = []
-    for index in range(target):
-        centre = (index + 0.5) * scale
-        first = max(0, int(centre - support + 0.5))
-        last = min(source, int(centre + support + 0.5))
-        weights = np.array([kernel((x - centre + 0.5) / stretch) for x in range(first, last)])
-        taps.append((first, weights / weights.sum()))
-    return taps
-
-
-def _blocks(taps: list[tuple[int, NDArray[np.float64]]]) -> list[_Block]:
-    blocks = []
-    for start in range(0, len(taps), _BLOCK):
-        part = taps[start : start + _BLOCK]
-        first = min(begin for begin, _ in part)
-        last = max(begin + len(weights) for begin, weights in part)
-        band = np.zeros((len(part), last - first), np.float32)
-        for row, (begin, weights) in zip(band, part, strict=True):
-            row[begin - first : begin - first + len(weights)] = weights
-        blocks.append(_Block(start, start + len(part), first, last, band))
-    return blocks
-
-
-def _bicubic(x: float) -> float:
-    x = abs(x)
-    if x < 1:
-        return (1.5 * x - 2.5) * x * x + 1
-    return ((-0.5 * x + 2.5) * x - 4) * x + 2 if x < 2 else 0.0
-
-
-def _bilinear(x: float) -> float:
-    return max(0.0, 1 - abs(x))
-
-
-def _lanczos(x: float) -> float:
-    def sinc(v: float) -> float:
-        return 1.0 if v == 0 else math.sin(v * math.pi) / (v * math.pi)
-
-    return sinc(x) * sinc(x / 3) if -3 <= x < 3 else 0.0
-
-
-def _box(x: float) -> float:
-    return 1.0 if -0.5 < x <= 0.5 else 0.0
-
-
-_KERNELS: dict[Filter, tuple[Callable[[float], float], float]] = {
-    "bicubic": (_bicubic, 2.0),
-    "bilinear": (_bilinear, 1.0),
-    "lanczos": (_lanczos, 3.0),
-    "box": (_box, 0.5),
-}

@@ -12,6 +12,7 @@ from overflight.runtime.filters.similarity import SimilarityFilter
 from overflight.runtime.observe import nowhere
 from overflight.runtime.sources import open_source
 from overflight.runtime.sources.capture import Capture
+from overflight.runtime.sources.source import Lossy
 from overflight.runtime.sources.testcard import TestCard
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Stream:
             if self.similarity is not None:
                 self.similarity.evaluated(result.observation.label)
             yield result
+        lost.update(self._lost_in_capture())
         self.dropped.update(lost)
 
     def stop(self) -> None:
@@ -109,6 +111,11 @@ class Stream:
         """Why a live source delivers no frames, or None."""
         return self._capture.trouble if self._capture is not None else None
 
+    @property
+    def notes(self) -> list[str]:
+        """What was unusual about the source, one line each."""
+        return self.source.notes if isinstance(self.source, Lossy) else []
+
     def _frames(self) -> Iterator[Frame | None]:
         if not self.source.live:
             return self.source.frames()
@@ -120,4 +127,6 @@ class Stream:
         return self.source if isinstance(self.source, TestCard) else open_source(self._where)
 
     def _lost_in_capture(self) -> Counter[str]:
-        return self._capture.take_dropped() if self._capture is not None else Counter()
+        if self._capture is not None:
+            return self._capture.take_dropped()
+        return self.source.take_dropped() if isinstance(self.source, Lossy) else Counter()

@@ -1,4 +1,4 @@
-"""Tiles: a frame seen piece by piece, besides as a whole, so that small things keep their pixels."""
+"""Tiles: a frame evaluated piece by piece as well as whole, so that small things keep their pixels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overflight.runtime.errors import UsageError
+from overflight.runtime.planes import Planes
 
 if TYPE_CHECKING:
     from numpy import uint8
@@ -34,7 +35,7 @@ class TileGrid(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How frames are split: in so many ``rows`` and ``columns``, or as their size and height ask for where those are 0.
+    """How frames are split: into ``rows`` and ``columns``, or by their size and height where those are 0.
 
     By itself a tile is shrunk at most ``SHRINK`` times to the tower's input; where the ground sample distance is known,
     a frame is split until an input pixel covers ``GSD_M`` or less.
@@ -66,15 +67,18 @@ class Tiling:
         return min(affordable, key=lambda grid: max(height / grid[0], width / grid[1]))
 
 
-def cut(pixels: NDArray[uint8], rows: int, columns: int) -> list[NDArray[uint8]]:
+def cut(picture: NDArray[uint8] | Planes, rows: int, columns: int) -> list[NDArray[uint8]] | list[Planes]:
     """Return views of a picture's tiles, row by row, all of one size; neighbours share a few pixels where they must."""
-    height, width = pixels.shape[:2]
+    height, width = picture.shape[:2]
     tall, wide = ceil(height / rows), ceil(width / columns)
-    return [
-        pixels[top : top + tall, left : left + wide]
+    corners = [
+        (top, left)
         for top in (round(i * (height - tall) / max(1, rows - 1)) for i in range(rows))
         for left in (round(i * (width - wide) / max(1, columns - 1)) for i in range(columns))
     ]
+    if isinstance(picture, Planes):
+        return [picture.crop(top, left, top + tall, left + wide) for top, left in corners]
+    return [picture[top : top + tall, left : left + wide] for top, left in corners]
 
 
 def window_gsd_m(frame: Frame) -> float | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from overflight.runtime.errors import OverflightError, SourceError
 from overflight.runtime.flight.directory import read_record
 from overflight.runtime.sources import open_source
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from overflight.runtime.frame import Frame
     from overflight.runtime.records import Observation
 
 ANNOTATED = "annotated.mp4"
@@ -36,8 +38,9 @@ def annotate(
 
     def drawn() -> Iterator[NDArray[np.uint8]]:
         for count, frame in enumerate(source.frames(), start=1):
-            draw(frame.pixels, frame.number, observations.get(frame.number), known)
-            yield frame.pixels
+            pixels = _in_bgr(frame)
+            draw(pixels, frame.number, observations.get(frame.number), known)
+            yield pixels
             watch(count)
 
     out = flight / ANNOTATED
@@ -51,6 +54,10 @@ def annotate(
         source.close()
         partial.unlink(missing_ok=True)
     return out
+
+
+def _in_bgr(frame: Frame) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(frame.pixels if frame.order == "bgr" else frame.pixels[:, :, ::-1])
 
 
 def draw(pixels: NDArray[np.uint8], number: int, seen: Observation | None, known: Container[str]) -> None:

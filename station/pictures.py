@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import MissingError, SourceError
 from overflight.runtime.sources.image import opencv, read_image
-from overflight.runtime.sources.video import SUFFIXES
+from overflight.runtime.sources.recording import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from overflight.export.tower import ImageTower
 
 # A busy machine must not fail a property: no deadline, no timed health check. CI draws the same examples every time.
-settings.register_profile("overflight", derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "overflight", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("overflight")
 
 Made = TypeVar("Made")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from overflight.bench.taking import MEASURING
+from overflight.bench.commands.measure import MEASURING
 
 _PATH: Any = click.Path(path_type=Path)
 

@@ -20,7 +20,7 @@ def load(job: dict[str, Any]) -> LoadedPeer:
     built. One that failed its gate is timed all the same, and said to have failed.
     """
     bundle = Bundle.open(job["bundle"])
-    engine, graph, note = _open(bundle, job["variant"], job["threads"])
+    engine, graph, note = open_variant(bundle, job["variant"], job["threads"])
     library = "openvino" if engine.info.target == "openvino-cpu" else "onnxruntime"
     told = f"{engine.info.target} {engine.info.precision} on {engine.info.provider}"
     on_cpu = engine.info.target in ("onnxruntime-cpu", "openvino-cpu")
@@ -33,7 +33,7 @@ def load(job: dict[str, Any]) -> LoadedPeer:
     )
 
 
-def _open(bundle: Bundle, variant: str, threads: int) -> tuple[Engine, str, str]:
+def open_variant(bundle: Bundle, variant: str, threads: int) -> tuple[Engine, str, str]:
     """Return the engine, the ONNX file whose work is counted, and what must be said about the choice."""
     if variant == "fp32":
         return open_reference(bundle, threads=threads), str(bundle.file(REFERENCE)), ""

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from overflight.bench.processor_time import ProcessorTime
+
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
@@ -79,9 +81,12 @@ def _serve(say: Callable[..., None]) -> None:
         match asked["do"]:
             case "turn":
                 call, frame = calls[asked["call"]], asked["frame"]
-                began = clock()
-                call(frame)
-                say(ns=clock() - began)
+                used = ProcessorTime()
+                with used.measuring():
+                    began = clock()
+                    call(frame)
+                    ns = clock() - began
+                say(turn={"ns": ns, "wall_ns": used.wall_ns, "cpu_ns": used.cpu_ns, "waited_ns": used.waited_ns})
             case "memory":
                 say(memory=_memory())
             case "answers":

@@ -15,16 +15,25 @@ import click
 def command(images: tuple[Path, ...], labels: Path | None, bundle: Path | None, as_json: bool) -> None:
     """Say what pictures show.
 
+    A picture that cannot be read is named at the end; the others are labelled all the same.
+
     \b
     overflight classify meadow.jpg --labels bank.safetensors
     """
     from overflight.runtime import Overflight
+    from overflight.runtime.errors import SourceError
     from overflight.runtime.records import encode_line
     from overflight.runtime.sources.image import read_image
+    from overflight.runtime.sources.stills import unreadable_stills
 
+    unreadable = []
     with Overflight.load(bundle, labels) as overflight:
         for number, path in enumerate(images):
-            observation = overflight.classify(read_image(path, number))
+            try:
+                observation = overflight.classify(read_image(path, number))
+            except SourceError as error:
+                unreadable.append(error)
+                continue
             if as_json:
                 click.echo(encode_line(observation), nl=False)
                 continue
@@ -32,3 +41,5 @@ def command(images: tuple[Path, ...], labels: Path | None, bundle: Path | None, 
             for score in observation.scores:
                 share = "" if score.share is None else f"  share {score.share:6.1%}"
                 click.echo(f"    {score.score:6.1%}  cosine {score.cosine:+.3f}{share}  {score.label}")
+    if unreadable:
+        raise SourceError(unreadable_stills(unreadable, len(images)))

@@ -15,7 +15,7 @@ import click
 def command(images: tuple[Path, ...], out: Path, bundle: Path | None, as_json: bool) -> None:
     """Write the unit embeddings of pictures into a file.
 
-    IMAGES are files, folders or quoted patterns.
+    IMAGES are files, folders or quoted patterns. Pictures that cannot be read are named at the end.
 
     \b
     overflight embed survey/ -o survey.npz
@@ -23,9 +23,12 @@ def command(images: tuple[Path, ...], out: Path, bundle: Path | None, as_json: b
     import msgspec
 
     from overflight.runtime.embeddings import embed_files
+    from overflight.runtime.errors import SourceError
 
     written = embed_files([str(image) for image in images], out, bundle)
     if as_json:
         click.echo(msgspec.json.encode(written))
     else:
         click.echo(f"{written.count} embeddings of {written.width} numbers in {out}")
+    if written.unreadable:
+        raise SourceError("; ".join(written.unreadable))

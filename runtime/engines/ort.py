@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# Without VNNI, AVX2 and AVX-512 add pairs of u8·s8 products in 16 bits, which saturates; u8·u8 is exact, and slower.
+EXACT_PRODUCTS = ("session.x64quantprecision", "1")
+
+
 def load_library(extra: str = "cpu") -> Any:
     """Import ONNX Runtime, told not to call home. Raises MissingError, naming the extra that brings it.
 
@@ -43,6 +47,7 @@ class OnnxRuntimeEngine:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the camera needs the cores too
+        options.add_session_config_entry(*EXACT_PRODUCTS)
         try:
             with returning_large_blocks():
                 session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

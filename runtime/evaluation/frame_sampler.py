@@ -52,11 +52,13 @@ class SampledFrame:
 class FrameSampler:
     """Walks over sources: files, folders (of folders) of stills, videos, and flights, whose own source is read again.
 
-    ``skipped`` counts what could not be read, by reason; at most ``limit`` frames come, spread over everything.
+    ``skipped`` counts what could not be read, by reason, and ``unreadable`` says why. At most ``limit`` frames come,
+    spread over everything.
     """
 
     def __init__(self, sources: Sequence[str], resize: Resize, limit: int) -> None:
         self.skipped: dict[str, int] = {}
+        self.unreadable: list[str] = []
         self._resizer = Resizer(resize)
         self._stills: list[tuple[str, Path]] = []
         self._moving: list[str] = []
@@ -96,8 +98,8 @@ class FrameSampler:
         for where, path in _spread(self._stills, self.limit * len(self._stills) // self.found or 1):
             try:
                 yield self._resized(where, read_image(path), path.parent.name, _still_height(path))
-            except SourceError:
-                self.skipped["unreadable"] = self.skipped.get("unreadable", 0) + 1
+            except SourceError as error:
+                self._skip(error)
         for where, count in zip(self._moving, self._counts, strict=True):
             share = max(1, self.limit * count // self.found)
             wanted = set(_spread(range(count), share))
@@ -108,12 +110,18 @@ class FrameSampler:
                     if index in wanted:
                         pose = None if poses is None else poses.of(frame)
                         yield self._resized(redact(where), frame, None, None if pose is None else pose.height_m)
+            except SourceError as error:
+                self._skip(error)
             finally:
                 source.close()
 
+    def _skip(self, error: SourceError) -> None:
+        self.skipped["unreadable"] = self.skipped.get("unreadable", 0) + 1
+        self.unreadable.append(str(error))
+
     def _resized(self, where: str, frame: Frame, folder: str | None, height_m: float | None) -> SampledFrame:
         pixels = np.empty((self._resizer.side, self._resizer.side, 3), np.uint8)
-        self._resizer.resize(frame.pixels, pixels, frame.order)
+        self._resizer.resize(frame.picture, pixels, frame.order)
         return SampledFrame(where, frame.name, frame.number, frame.media_ns, folder, height_m, pixels)
 
 

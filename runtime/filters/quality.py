@@ -33,9 +33,9 @@ class ContinuityCheck:
     def changes(self, frame: Frame) -> list[Remark]:
         """Name what is new about a frame: another size, or a wall clock that jumped against the monotonic one."""
         remarks: list[Remark] = []
-        if frame.name is None and self._shape not in {None, frame.pixels.shape}:  # stills come in many sizes
+        if frame.name is None and self._shape not in {None, frame.size}:  # stills come in many sizes
             remarks.append("resized")
-        self._shape = frame.pixels.shape
+        self._shape = frame.size
         if frame.captured_utc_ns is not None and frame.name is None:
             offset_ns = frame.captured_utc_ns - frame.captured_ns
             if self._offset_ns is not None and abs(offset_ns - self._offset_ns) > _CLOCK_JUMP_NS:

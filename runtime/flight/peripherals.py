@@ -14,6 +14,7 @@ from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.log import say
 from overflight.runtime.observe import nowhere
 from overflight.runtime.paths import default_outbox
+from overflight.runtime.planes import Planes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from overflight.runtime.frame import Frame
     from overflight.runtime.links import Links
     from overflight.runtime.pose.geotag import Geotagger, Location
+    from overflight.runtime.worker import Faults, Worker
 
 LANDING_S = 5.0  # the links may deliver for this long at the end of a flight; the rest waits for the next one
 REPORT_S = 5.0
@@ -90,6 +92,16 @@ class Peripherals:
             self._links.publish(event, picture)
         return event
 
+    @property
+    def watched(self) -> list[Worker | Faults]:
+        """The supervised threads and callbacks of the links."""
+        return [] if self._links is None else [*self._links.workers, *self._links.faults]
+
+    def links_note(self) -> str | None:
+        """Return the troubles of the links, such as a broker that does not answer; None where all are connected."""
+        troubles = {} if self._links is None else self._links.troubles()
+        return "; ".join(f"link {name}: {trouble}" for name, trouble in troubles.items() if trouble) or None
+
     def _open_links(self, config: PeripheralConfig, take_bank: Callable[[bytes], str]) -> Links | None:
         if not config.links:
             return None
@@ -137,9 +149,12 @@ def thumbnail(frame: Frame) -> bytes:
     from overflight.runtime.sources.image import opencv
 
     cv2 = opencv()
-    height, width = frame.pixels.shape[:2]
+    width, height = frame.display_size
     size = (THUMBNAIL_PX, max(1, round(height * THUMBNAIL_PX / width)))
-    small = cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA)
+    if isinstance(frame.picture, Planes):
+        small = frame.picture.rgb(*size)
+    else:
+        small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_AREA)
     if frame.order == "rgb":
         small = small[:, :, ::-1]
     made, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY])

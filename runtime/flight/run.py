@@ -10,24 +10,24 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from overflight.runtime.decisions.event_tracker import EventRules, EventTracker
-from overflight.runtime.errors import OverflightError, SourceError
+from overflight.runtime.errors import SourceError
 from overflight.runtime.filters.pace import Pace
 from overflight.runtime.flight.bank_watch import BankWatch
+from overflight.runtime.flight.banks import Banks
 from overflight.runtime.flight.control_token import ControlToken, token_path
 from overflight.runtime.flight.device_log import DeviceLog
 from overflight.runtime.flight.directory import Flight
-from overflight.runtime.flight.health import Gauges, HealthServer
+from overflight.runtime.flight.gauges import Gauges
+from overflight.runtime.flight.health import HealthServer
 from overflight.runtime.flight.log import say
 from overflight.runtime.flight.peripherals import PeripheralConfig, Peripherals
 from overflight.runtime.flight.systemd import Notifier
-from overflight.runtime.signatures import receive_bank
 from overflight.runtime.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from overflight.runtime.bank import LabelBank
     from overflight.runtime.event import Event
     from overflight.runtime.overflight import Overflight
     from overflight.runtime.records import FlightRecord, Observation
@@ -68,7 +68,7 @@ def fly(
     has been closed, when a recording could not be read to its end; the observations until then are kept.
     """
     with ExitStack() as stack:
-        gauges, banks = Gauges(), _Banks(overflight)
+        gauges, banks = Gauges(), Banks(overflight)
         peripherals = Peripherals(config.peripherals, where, banks.take)
         stack.callback(peripherals.close)
         stream = Stream(
@@ -81,6 +81,9 @@ def fly(
         banks.begin(flight)
         gauges.flight, gauges.bundle = str(flight.directory.resolve()), overflight.bundle.sha256
         gauges.armed = peripherals.armed
+        gauges.checks.append(lambda: flight.journal.trouble)
+        gauges.notes.append(peripherals.links_note)
+        gauges.watch(*peripherals.watched)
         supervise = stack.enter_context(_supervise(gauges, banks, stream, flight, config))
         tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}", flight.record.started_utc_ns)
 
@@ -104,34 +107,10 @@ def fly(
             raise
         finally:
             write(tracker.end())
+            for note in stream.notes:
+                say("source", note=note)
             flight.end(because, stream.dropped, None if stream.similarity is None else stream.similarity.report)
     return flight.record
-
-
-class _Banks:
-    """Takes label banks in flight and keeps a copy of each with the flight. Before ``begin`` banks are refused."""
-
-    def __init__(self, overflight: Overflight) -> None:
-        self._overflight = overflight
-        self._flight: Flight | None = None
-
-    def begin(self, flight: Flight) -> None:
-        self._flight = flight
-
-    def use(self, bank: LabelBank) -> None:
-        if self._flight is None:
-            raise OverflightError("the flight has not begun; send the bank again")
-        bank.check_fits(self._overflight.bundle.manifest)
-        bank.accept()
-        self._overflight.use(bank)
-        self._flight.keep_bank(bank)
-
-    def take(self, raw: bytes) -> str:
-        """Take the bytes of a bank and return its hash. Raises OverflightError."""
-        bank = receive_bank(raw, source="the received bank")
-        self.use(bank)
-        say("bank in use", bank=bank.header.name, sha256=bank.sha256, labels=len(bank))
-        return bank.sha256
 
 
 def _notice(gauges: Gauges, trouble: str | None) -> None:
@@ -143,7 +122,7 @@ def _notice(gauges: Gauges, trouble: str | None) -> None:
 
 @contextmanager
 def _supervise(
-    gauges: Gauges, banks: _Banks, stream: Stream, flight: Flight, config: FlightConfig
+    gauges: Gauges, banks: Banks, stream: Stream, flight: Flight, config: FlightConfig
 ) -> Iterator[Callable[[Observation], None]]:
     """Run health server, service notifications, bank watch and signals; yields what takes each observation."""
     notifier = Notifier()
@@ -156,14 +135,18 @@ def _supervise(
         notifier.alive(f"{gauges.observed} observations, {observation.label or 'unknown'}")
 
     with ExitStack() as stack:
-        stack.callback(DeviceLog(flight.journal.append_device).close)
+        device_log = DeviceLog(flight.journal.append_device)
+        stack.callback(device_log.close)
+        gauges.watch(device_log.worker)
         if config.health_port is not None:
             server = HealthServer(gauges, config.health_port, banks.take, ControlToken(token_path()))
             stack.callback(server.close)
+            gauges.watch(server.worker, server.faults)
             say("health", address=f"http://127.0.0.1:{server.port}")
         bank_watch = BankWatch(config.watch_bank, banks.use) if config.watch_bank is not None else None
         if bank_watch is not None:
             stack.callback(bank_watch.close)
+            gauges.watch(bank_watch.worker)
         stack.enter_context(_signals(stream, bank_watch))
         yield supervise
     notifier.say("STOPPING=1")

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import base64
 import http.client
-import io
-import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from overflight import __version__
+from overflight.runtime.deadline import DeadlineSocket
 from overflight.runtime.links.message import LinkDown, Message, Refused
 from overflight.runtime.links.message import brief as shorten
 from overflight.runtime.links.tls import NO_FILES, TlsFiles, connecting_context
@@ -50,7 +49,7 @@ class WebhookLink:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         self._connection: HTTPConnection | None = None
-        self._socket: _DeadlineSocket | None = None
+        self._socket: DeadlineSocket | None = None
 
     def open(self) -> None:
         """Connect."""
@@ -61,7 +60,7 @@ class WebhookLink:
             self._connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
         try:
             self._connection.connect()
-            self._connection.sock = self._socket = _DeadlineSocket(self._connection.sock)
+            self._connection.sock = self._socket = DeadlineSocket(self._connection.sock, TIMEOUT_S)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise LinkDown(f"{self._host}: {error or type(error).__name__}") from error
@@ -117,35 +116,3 @@ class WebhookLink:
             self._connection.close()
             self._connection = None
             self._socket = None
-
-
-class _DeadlineSocket:
-    """A connected socket whose reads and writes end at ``until_s``, however slowly the other side sends."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        self.until_s = time.monotonic() + TIMEOUT_S
-        self._connected = connected
-
-    def makefile(self, *_: object, **__: object) -> io.BufferedReader:
-        """Return a reader, as http.client wants it for an answer."""
-        self._connected._io_refs += 1  # type: ignore[attr-defined]  # so that close() waits for the reader, as in makefile
-        return io.BufferedReader(socket.SocketIO(self, "r"))  # type: ignore[arg-type]
-
-    def recv_into(self, buffer: bytearray) -> int:
-        """Read, until the deadline."""
-        self._connected.settimeout(self._left_s())
-        return self._connected.recv_into(buffer)
-
-    def sendall(self, data: bytes) -> None:
-        """Write, until the deadline."""
-        self._connected.settimeout(self._left_s())
-        self._connected.sendall(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connected, name)
-
-    def _left_s(self) -> float:
-        left_s = self.until_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError(f"no whole answer within {TIMEOUT_S:g} s")
-        return left_s

@@ -62,7 +62,7 @@ class Geotagger:
         pose = self._poses.of(frame)
         if pose is None:
             return Location(None, None)
-        height, width = frame.pixels.shape[:2]
+        width, height = frame.display_size
         camera = self._camera or self._poses.camera(frame)
         return Location(pose, None if camera is None else locate(pose, camera, (width, height), tile))
 

@@ -1,4 +1,4 @@
-"""Capture: a live source in its own thread, of which only the newest frame is kept."""
+"""Capture: a live source read in its own thread; only the newest frame is kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import OverflightError
+from overflight.runtime.sources.network import LiveVideo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     from overflight.runtime.sources.source import Source
 
 BACKOFF_FIRST_S = 0.5
-BACKOFF_LAST_S = 10.0
-LATE_S = 2.0  # a gap in a stream that then goes on by itself
-STALL_S = 10.0  # a reader that has said nothing for so long, and has not failed either, hangs in its driver
+BACKOFF_LAST_S = 1.5  # a camera that comes back must not wait for us
+LATE_S = 2.0  # a gap in a stream that continues by itself
+STALL_S = 10.0  # a reader without a frame, a packet or an error for so long hangs in its driver
 
 
 class Capture:
-    """The newest frame of a live source, for ever: a source that fails is opened again with growing patience.
+    """The newest frame of a live source. A source that fails is opened again, however often, after a growing pause.
 
-    ``reopen`` opens the source again. A reader that hangs in its driver cannot be stopped from Python: it is left
-    behind and a new one started.
+    ``reopen`` opens the source again. A reader that hangs in its driver cannot be stopped from Python: it is abandoned
+    and a new one is started.
     """
 
     def __init__(self, source: Source, reopen: Callable[[], Source]) -> None:
@@ -55,18 +56,20 @@ class Capture:
                 ended = self._ended
             if frame is None and ended:
                 return
-            if frame is None and time.monotonic_ns() - self._heard_ns > STALL_S * 1e9:
-                self._replace_reader()
+            if frame is None:
+                self._watch()
             yield frame
 
     def take_dropped(self) -> Counter[str]:
         """Return what was lost since the last call, by reason."""
         with self._arrived:
             dropped, self._dropped = self._dropped, Counter()
+        if isinstance(self._source, LiveVideo):
+            dropped.update(self._source.take_dropped())
         return dropped
 
     def close(self) -> None:
-        """Stop reading; a reader that hangs is left behind."""
+        """Stop reading; a reader that hangs is abandoned."""
         self._closed.set()
         with self._arrived:
             self._arrived.notify_all()
@@ -82,6 +85,16 @@ class Capture:
             target=self._read, args=(source, self._reader), name=f"capture-{self._reader}", daemon=True
         )
         self._thread.start()
+
+    def _watch(self) -> None:
+        """Tell a reader that hangs from a stream whose packets arrive and show no picture yet."""
+        now_ns = time.monotonic_ns()
+        silent_s = (now_ns - self._heard_ns) / 1e9
+        if isinstance(self._source, LiveVideo) and now_ns - self._source.heard_ns < LATE_S * 1e9:
+            if silent_s > LATE_S:
+                self.trouble = f"no whole picture for {silent_s:.0f} s: waiting for the stream's next keyframe"
+        elif silent_s > STALL_S:
+            self._replace_reader()
 
     def _replace_reader(self) -> None:
         self._count("stalled")
@@ -103,15 +116,16 @@ class Capture:
                     if source.count is not None:  # a test card of a given length has an end; a camera has none
                         self._end()
                         return
-            except OverflightError as error:  # whatever it is: this thread must live on
-                self.trouble = str(error)
+            except Exception as error:
+                known = isinstance(error, OverflightError)
+                self.trouble = str(error) if known else f"{source.name if source else 'source'}: {error!r}"
                 self._count("reconnect")
             if source is not None:
                 source.close()
             source = None
             self._flows = False
             self._heard_ns = time.monotonic_ns()
-            self._closed.wait(patience_s * random.uniform(0.8, 1.2))  # noqa: S311 - so that many readers do not knock at once
+            self._closed.wait(patience_s * random.uniform(0.8, 1.2))  # noqa: S311 - so that many readers do not connect at once
             patience_s = min(patience_s * 2, BACKOFF_LAST_S)
 
     def _put(self, frame: Frame) -> None:

@@ -1,22 +1,36 @@
-"""Reading one still: bounded in size, refused when it is torn or no picture at all."""
+"""Reading one still: bounded in size, and refused when it is damaged or no picture at all."""
 
 from __future__ import annotations
 
+import io
 import time
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from overflight.runtime.errors import SourceError, missing_extra
 from overflight.runtime.frame import Frame
+from overflight.runtime.sources import jpeg
+from overflight.runtime.sources.depth import to_8_bit
 
 if TYPE_CHECKING:
     import os
     from types import ModuleType
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".ppm", ".pgm"})
+    from numpy.typing import NDArray
+
+_HEIF = frozenset({".heic", ".heif", ".hif"})
+SUFFIXES = _HEIF | {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".ppm", ".pgm", ".avif"}
 MAX_PIXELS = 128_000_000  # above every aerial camera of today; 384 MB once decoded
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_REDUCED, _RAW = (
+    1,
+    frozenset({32803, 34892}),
+)  # a TIFF page that is a smaller copy; a sensor's mosaic before development
 
 
 def opencv() -> ModuleType:
@@ -30,23 +44,83 @@ def opencv() -> ModuleType:
 
 def read_image(path: str | os.PathLike[str], number: int = 0) -> Frame:
     """Read a still as the viewer shows it (EXIF orientation applied). Raises SourceError."""
-    cv2 = opencv()
+    return read_noted(path, number)[0]
+
+
+def read_noted(path: str | os.PathLike[str], number: int = 0) -> tuple[Frame, str | None]:
+    """Read a still, and say what had to be assumed: a depth, a page. Raises SourceError."""
+    opencv()
     path = Path(path)
     arrived_ns = time.monotonic_ns()
     try:
-        raw = np.fromfile(path, np.uint8)
+        raw = path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}; check the path") from error
+    if not raw:
+        raise SourceError(f"{path}: an empty file; copy or take it again")
     _refuse_huge(path)
-    _refuse_torn(path, raw)
+    pixels, note = _decode(path, raw)
+    return Frame(pixels, number, arrived_ns, order="bgr", name=path.name), note
+
+
+def _decode(path: Path, raw: bytes) -> tuple[NDArray[np.uint8], str | None]:
+    if jpeg.is_jpeg(raw):
+        return _decode_jpeg(path, raw), None
+    if raw[4:8] == b"ftyp" and raw[8:12] in _HEIF_BRANDS:
+        return _decode_heif(path, raw), None
+    page, note = 0, None
+    if raw.startswith(_PNG):
+        _refuse_torn_png(path, raw)
+    elif raw.startswith(_TIFF):
+        page, note = _choose_page(path)
+    pixels, stretched = to_8_bit(_decode_any(path, raw, page), path)
+    return pixels, "; ".join(part for part in (note, stretched) if part) or None
+
+
+def _decode_any(path: Path, raw: bytes, page: int) -> NDArray[Any]:
+    cv2 = opencv()
+    how = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     try:
-        pixels = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
+        if page:
+            read, pages = cv2.imreadmulti(str(path), start=page, count=1, flags=how)
+            pixels = pages[0] if read else None
+        else:
+            pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), how)
     except cv2.error:
         pixels = None
     if pixels is None:
-        kind = "an empty file" if not raw.size else "not a picture that OpenCV can decode"
-        raise SourceError(f"{path}: {kind}; expected JPEG, PNG, TIFF, BMP or WebP: convert or remove it")
-    return Frame(pixels, number, arrived_ns, order="bgr", name=path.name)
+        raise SourceError(
+            f"{path}: not a picture that OpenCV can decode; expected JPEG, PNG, TIFF, BMP or WebP: convert or remove it"
+        )
+    decoded: NDArray[Any] = pixels
+    return decoded
+
+
+def _decode_jpeg(path: Path, raw: bytes) -> NDArray[np.uint8]:
+    end = jpeg.end_of_picture(raw)
+    if end is None:
+        raise SourceError(f"{path}: the picture is cut off after {len(raw)} bytes; copy it again")
+    try:
+        pixels = jpeg.decode(raw[:end])
+    except ValueError as error:
+        raise SourceError(f"{path}: the picture is damaged ({error}); copy it again") from error
+    return to_8_bit(_decode_any(path, raw, 0), path)[0] if pixels is None else pixels
+
+
+def _decode_heif(path: Path, raw: bytes) -> NDArray[np.uint8]:
+    """HEIF pictures are grids of tiles, which OpenCV and FFmpeg take for pictures of their own."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise SourceError(
+            f"{path}: a HEIC picture; run: pip install pillow-heif, or convert it: heif-convert {path.name} NEW.jpg"
+        ) from error
+    try:
+        picture = pillow_heif.open_heif(io.BytesIO(raw), convert_hdr_to_8bit=True, bgr_mode=True)
+        pixels = np.asarray(picture)[:, :, :3]
+    except (ValueError, RuntimeError, EOFError, SyntaxError) as error:
+        raise SourceError(f"{path}: the HEIC picture is damaged ({error}); copy it again") from error
+    return np.ascontiguousarray(pixels, np.uint8)
 
 
 def _refuse_huge(path: Path) -> None:
@@ -65,14 +139,41 @@ def _refuse_huge(path: Path) -> None:
         )
 
 
-def _refuse_torn(path: Path, raw: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
-    """Refuse a picture whose end is missing: the decoder would fill the rest with grey and say nothing."""
-    content = raw.tobytes() if raw.size < 1 << 26 else b""
-    if content.startswith(b"\xff\xd8"):  # the last scan must be followed by an end-of-image marker
-        torn = content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
-    elif content.startswith(b"\x89PNG"):
-        torn = b"IEND" not in content[-64:]
-    else:
-        torn = False
-    if torn:
-        raise SourceError(f"{path}: the picture is cut off after {raw.size} bytes; copy it again")
+def _refuse_torn_png(path: Path, raw: bytes) -> None:
+    """Follow the chunks: each carries a checksum, and the last is IEND."""
+    at = len(_PNG)
+    while at + 12 <= len(raw):
+        length, kind = int.from_bytes(raw[at : at + 4], "big"), raw[at + 4 : at + 8]
+        end = at + 12 + length
+        if end > len(raw):
+            break
+        wrong = zlib.crc32(raw[at + 4 : end - 4]) != int.from_bytes(raw[end - 4 : end], "big")
+        if wrong and kind[:1].isupper():  # a critical chunk; the others do not carry the picture
+            raise SourceError(f"{path}: the picture is damaged at byte {at}; copy it again")
+        if kind == b"IEND":
+            return
+        at = end
+    raise SourceError(f"{path}: the picture is cut off after {len(raw)} bytes; copy it again")
+
+
+def _choose_page(path: Path) -> tuple[int, str | None]:
+    """Return the largest page of a TIFF file that is no smaller copy of another, and a note where there are several."""
+    try:
+        import tifffile
+    except ImportError:
+        return 0, None
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [(index, page) for index, page in enumerate(tiff.pages) if not int(page.subfiletype) & _REDUCED]
+            if any(int(page.photometric) in _RAW for _, page in pages):
+                raise SourceError(
+                    f"{path}: a camera's raw picture (DNG); develop it first: darktable-cli {path.name} NEW.jpg"
+                )
+            if len(pages) < 2:
+                return (pages[0][0] if pages else 0), None
+            chosen = max(pages, key=lambda one: one[1].imagewidth * one[1].imagelength)[0]
+            return chosen, f"{len(pages)} pages, only page {chosen + 1} is read"
+    except SourceError:
+        raise
+    except Exception:
+        return 0, None

@@ -5,19 +5,22 @@ from __future__ import annotations
 import glob
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import parse_qsl
 
 from overflight.runtime.errors import UsageError
 from overflight.runtime.redact import redact
+from overflight.runtime.sources.camera import Camera
 from overflight.runtime.sources.image import SUFFIXES as STILL_SUFFIXES
 from overflight.runtime.sources.mosaic import WINDOW_PX, Mosaic, is_mosaic
+from overflight.runtime.sources.network import LiveVideo
 from overflight.runtime.sources.pipeline import Pipeline, gstreamer
+from overflight.runtime.sources.recording import VideoFile
 from overflight.runtime.sources.stills import Stills, natural_order
 from overflight.runtime.sources.testcard import TestCard
-from overflight.runtime.sources.video import LiveVideo, VideoFile
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator
 
     from overflight.runtime.frame import Frame
@@ -52,6 +55,16 @@ class Source(Protocol):
         """Let go of what is held; safe to call twice."""
 
 
+@runtime_checkable
+class Lossy(Protocol):
+    """A source that counts the pictures that it did not pass on, and notes what is unusual about it."""
+
+    notes: list[str]
+
+    def take_dropped(self) -> Counter[str]:
+        """Return what was not passed on since the last call, by reason."""
+
+
 def open_source(where: str) -> Source:
     """Open what ``where`` names, in jetson-utils' grammar. Raises UsageError for what names nothing."""
     scheme, _, rest = where.partition("://") if "://" in where else ("", "", where)
@@ -75,7 +88,7 @@ def open_source(where: str) -> Source:
 def _device(device: str, where: str) -> Source:
     if not _DEVICE.fullmatch(device):
         raise UsageError(f"{where}: not a video device; expected /dev/videoN, or v4l2:///dev/v4l/by-id/NAME")
-    return LiveVideo(f"/dev/video{device}" if device.isdigit() else str(Path("/dev") / device), where)
+    return Camera(f"/dev/video{device}" if device.isdigit() else str(Path("/dev") / device), where)
 
 
 def _with_window(where: str) -> tuple[str, int]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from overflight.runtime.errors import UsageError
-from overflight.runtime.sources.image import SUFFIXES, read_image
+from overflight.runtime.errors import SourceError, UsageError
+from overflight.runtime.sources.image import SUFFIXES, read_noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from overflight.runtime.frame import Frame
+
+_NAMED = 5  # of the stills that could not be read, in one line
 
 
 class Stills:
@@ -22,7 +25,9 @@ class Stills:
 
     def __init__(self, name: str, paths: Sequence[Path]) -> None:
         self.name = name
+        self.notes: list[str] = []
         self._paths = paths
+        self._dropped: Counter[str] = Counter()
 
     @classmethod
     def of_folder(cls, folder: Path) -> Stills:
@@ -40,12 +45,39 @@ class Stills:
         return len(self._paths)
 
     def frames(self) -> Iterator[Frame]:
-        """Read the pictures one by one."""
+        """Read the pictures one by one. Raises SourceError at the end where some could not be read, and names them."""
+        unreadable: list[SourceError] = []
+        notes: dict[str, int] = {}
         for number, path in enumerate(self._paths):
-            yield read_image(path, number)
+            try:
+                frame, note = read_noted(path, number)
+            except SourceError as error:
+                unreadable.append(error)
+                self._dropped["unreadable"] += 1
+                continue
+            if note:
+                notes[note] = notes.get(note, 0) + 1
+                self.notes = [f"{count} of {self.count} stills: {text}" for text, count in notes.items()]
+            yield frame
+        if unreadable:
+            raise SourceError(unreadable_stills(unreadable, self.count))
+
+    def take_dropped(self) -> Counter[str]:
+        """Return what was not passed on since the last call, by reason."""
+        dropped, self._dropped = self._dropped, Counter()
+        return dropped
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def unreadable_stills(errors: Sequence[SourceError], count: int) -> str:
+    """Name the stills that could not be read, in one line."""
+    if count == 1:
+        return str(errors[0])
+    named = " | ".join(str(error) for error in errors[:_NAMED])
+    more = f" | and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
+    return f"{len(errors)} of {count} stills cannot be read, the others are done: {named}{more}"
 
 
 def natural_order(path: Path) -> list[tuple[int, int, str]]:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from overflight.bench.check import check_functions, check_records, failures, read_budgets
@@ -23,7 +24,7 @@ tolerance = 0.05
 [[ratio]]
 measure = "engine"
 subject = "ours:fp32"
-over = "hugging:fp32"
+over = "transformers_torch:fp32"
 median = 1.0
 [[limit]]
 measure = "match"
@@ -46,7 +47,7 @@ def outcomes(rows: list[Row], folder: Path, text: str = BUDGETS) -> list[str]:
 
 def test_a_record_within_its_budget_is_kept(row: Callable[..., Row], tmp_path: Path) -> None:
     """And one beyond it is missed; the newest counts."""
-    theirs = row("engine", "hugging:fp32", [200] * 10)
+    theirs = row("engine", "transformers_torch:fp32", [200] * 10)
     fast, slow = row("engine", "ours:fp32", [100] * 10), row("engine", "ours:fp32", [300] * 10)
     match = row("match", "match and decide", [100_000] * 5, labels=1000)
     late = row("match", "match and decide", [300_000] * 5, labels=1000)
@@ -63,7 +64,7 @@ def test_a_budget_without_a_record_says_so(row: Callable[..., Row], tmp_path: Pa
 
 def test_a_ratio_is_missed_only_beyond_its_noise(row: Callable[..., Row], tmp_path: Path) -> None:
     """Where the range holds the bound nothing is proven either way, and it is not called kept."""
-    theirs = row("engine", "hugging:fp32", [100] * 30)
+    theirs = row("engine", "transformers_torch:fp32", [100] * 30)
     near = row("engine", "ours:fp32", [98, 104] * 15)
     below = row("engine", "ours:fp32", [96, 102] * 15)
     assert outcomes([theirs, near], tmp_path)[0] == "within noise"
@@ -72,7 +73,7 @@ def test_a_ratio_is_missed_only_beyond_its_noise(row: Callable[..., Row], tmp_pa
 
 def test_a_goal_that_is_missed_does_not_fail(row: Callable[..., Row], tmp_path: Path) -> None:
     """It is said, and the check passes."""
-    rows = [row("engine", "hugging:fp32", [100] * 10), row("engine", "ours:fp32", [300] * 10)]
+    rows = [row("engine", "transformers_torch:fp32", [100] * 10), row("engine", "ours:fp32", [300] * 10)]
     text = BUDGETS.replace("median = 1.0", "median = 1.0\ngoal = true")
     assert outcomes(rows, tmp_path, text)[0] == "goal missed"
     assert not failures(check_records(rows, read_budgets(tmp_path / "budgets.toml")))
@@ -135,3 +136,24 @@ def test_a_share_of_the_floor_is_asked_for(row: Callable[..., Row], tmp_path: Pa
             + f'[[share]]\nmeasure = "engine"\nsubject = "ours:fp32"\nleast = {least}\n'
         )
         assert outcomes(rows, tmp_path, text) == [expected]
+
+
+def starved(row: Row) -> Row:
+    return msgspec.structs.replace(row, figures={**row.figures, "granted": 0.4})
+
+
+def test_a_starved_subject_is_judged_by_nothing(row: Callable[..., Row], tmp_path: Path) -> None:
+    """A ratio over a subject that did not get its threads is neither kept nor missed; an older sound one counts."""
+    ours, theirs = row("engine", "ours:fp32", [1] * 10), row("engine", "transformers_torch:fp32", [200] * 10)
+    match = row("match", "match and decide", [300_000] * 5, labels=1000)
+    assert outcomes([ours, starved(theirs), starved(match)], tmp_path) == ["not judged", "not judged"]
+    slow = row("engine", "ours:fp32", [300] * 10, run="old")
+    old = [slow, row("engine", "transformers_torch:fp32", [200] * 10, run="old")]
+    assert outcomes([*old, ours, starved(theirs)], tmp_path)[0] == "missed"
+
+
+def test_a_share_above_its_floor_is_not_judged(row: Callable[..., Row], tmp_path: Path) -> None:
+    """Nothing is faster than the floor: the peak was measured too low."""
+    rows = [row("engine", "ours:fp32", [100] * 5, floor=Floor({"fp32": 1000}, 10, {"fp32": 1.0}, 109.0, 1.09))]
+    text = BUDGETS.partition("[[ratio]]")[0] + '[[share]]\nmeasure = "engine"\nsubject = "ours:fp32"\nleast = 0.8\n'
+    assert outcomes(rows, tmp_path, text) == ["not judged"]

@@ -34,10 +34,10 @@ def test_our_engine_gives_a_complete_row(colour_bundle: Bundle) -> None:
 
 def test_who_cannot_run_says_why(colour_bundle: Bundle, tmp_path: Path) -> None:
     """The others are measured all the same."""
-    told = measure(field(colour_bundle, "ours:fp32", "hugging:fp32", checkpoint=tmp_path), PLAN)
+    told = measure(field(colour_bundle, "ours:fp32", "transformers_torch:fp32", checkpoint=tmp_path), PLAN)
     assert told[0].samples
     assert not told[1].samples
-    assert "hugging" in told[1].reason
+    assert "transformers_torch" in told[1].reason
     told = measure(field(colour_bundle, "flown:fp32", "naive:fp32"), PLAN, name="classify")
     assert "--checkpoint" in told[1].reason
 
@@ -47,7 +47,7 @@ def test_every_peer_has_a_heat_with_the_yardstick() -> None:
     for at_once in (1, 3, 20):
         towers = [subjects for name, subjects in heats(at_once) if name == "engine"]
         assert {title for subjects in towers for title in subjects} == {*EVERY, "ours:fp32"}
-        assert all(subjects[0] == "hugging:fp32" and len(subjects) <= at_once + 2 for subjects in towers)
+        assert all(subjects[0] == "transformers_torch:fp32" and len(subjects) <= at_once + 2 for subjects in towers)
 
 
 @pytest.mark.torch
@@ -67,5 +67,5 @@ def test_transformers_answers_as_we_do(tmp_path: Path) -> None:
     spec.loader.exec_module(writers)
     checkpoint = writers.write_checkpoint(tmp_path / "checkpoint", writers.TINY["siglip2"])
     bundle = export(checkpoint, tmp_path / "bundle")
-    rows = measure(field(bundle, "hugging:fp32", "ours:fp32", checkpoint=checkpoint), PLAN)
+    rows = measure(field(bundle, "transformers_torch:fp32", "ours:fp32", checkpoint=checkpoint), PLAN)
     assert rows[1].figures["cosine_min"] == pytest.approx(1, abs=1e-4)

@@ -10,25 +10,32 @@ import numpy as np
 import pytest
 
 from overflight.bench.floor import Work, count, floor_of
-from overflight.bench.peak import AMOUNTS, DEPTH, ROWS, _integer, _single, peak_calls
+from overflight.bench.peak import AMOUNTS, SHAPES, _integer, _single, peak_calls
 
 onnx = pytest.importorskip("onnx", reason="counting reads graphs")
 
 
 def test_one_product_is_counted_exactly(tmp_path: Path) -> None:
     """Two operations per multiply-add; weights, input and output once each."""
-    (tmp_path / "a.onnx").write_bytes(_single())
+    rows, depth, columns = SHAPES[0]
+    (tmp_path / "a.onnx").write_bytes(_single(SHAPES[0]))
     work = count(tmp_path / "a.onnx")
-    columns = int(AMOUNTS["fp32"]) // (2 * ROWS * DEPTH)
-    assert work.operations == {"fp32": 2 * ROWS * DEPTH * columns}
-    assert work.bytes == 4 * (DEPTH * columns + ROWS * DEPTH + ROWS * columns)
+    assert work.operations == {"fp32": 2 * rows * depth * columns}
+    assert work.bytes == 4 * (depth * columns + rows * depth + rows * columns)
 
 
 def test_quantised_products_are_told_apart(tmp_path: Path) -> None:
     """Integer operators and products between Q/DQ pairs alike."""
     for library in ("onnxruntime", "openvino"):
-        (tmp_path / "a.onnx").write_bytes(_integer(library))
+        (tmp_path / "a.onnx").write_bytes(_integer(library, SHAPES[0]))
         assert count(tmp_path / "a.onnx").operations == {"int8": int(AMOUNTS["int8"])}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_a_peak_does_the_same_work(shape: tuple[int, int, int]) -> None:
+    """Repeated a whole number of times, so that times of different shapes can be compared."""
+    rows, depth, columns = shape
+    assert int(AMOUNTS["fp32"]) % (2 * rows * depth * columns) == 0
 
 
 def test_a_towers_operations_are_the_model_cards(tmp_path: Path) -> None:

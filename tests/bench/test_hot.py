@@ -33,6 +33,7 @@ def calls(colour_bundle: Bundle) -> Iterator[dict[str, Callable[[], object]]]:
     engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*HOT, "engine"])
 def test_a_hot_function_keeps_its_ratio(benchmark: Any, calls: dict[str, Callable[[], object]], name: str) -> None:
     """No slower than its budget over the yardstick, beyond the noise of the comparison."""

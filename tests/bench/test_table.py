@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from overflight.bench.compare import compare
@@ -19,16 +20,31 @@ ROOT = Path(__file__).parents[2]
 def contest(row: Callable[..., Row], run: str, factor: float) -> list[Row]:
     theirs = [10_000_000 + n * 1000 for n in range(20)]
     ours = [int(ns * factor) for ns in theirs]
-    return [row("engine", "hugging:fp32", theirs, run=run, batch=1), row("engine", "ours:fp32", ours, run=run, batch=1)]
+    return [
+        row("engine", "transformers_torch:fp32", theirs, run=run, batch=1),
+        row("engine", "ours:fp32", ours, run=run, batch=1),
+    ]
 
 
 def test_the_table_has_every_subject_and_its_ratio(row: Callable[..., Row]) -> None:
     """Fastest first; who could not run stands with the reason."""
-    rows = [*contest(row, "a", 0.25), row("engine", "laion:fp32", [], run="a", reason="no | module", batch=1)]
+    rows = [*contest(row, "a", 0.25), row("engine", "open_clip:fp32", [], run="a", reason="no | module", batch=1)]
     text = markdown(rows)
     assert text.index("| Overflight fp32 |") < text.index("| transformers + torch fp32 |")
     assert "0.25 (0.25 to 0.25)" in text
     assert "no / module" in text
+
+
+def test_a_starved_subject_is_marked_and_compared_with_nothing(row: Callable[..., Row]) -> None:
+    """Its time is shown as it was; no ratio is formed with it, in either direction."""
+    rows = contest(row, "a", 0.01)
+    rows[0] = msgspec.structs.replace(rows[0], figures={**rows[0].figures, "granted": 0.31})
+    text = markdown(rows)
+    assert "starved: got 31% of its processor time" in text
+    assert "0.01" not in text
+    assert "starved" in summary(rows)
+    with pytest.raises(UsageError, match="no subject"):
+        compare(rows, rows, "transformers_torch:fp32")
 
 
 def test_only_the_newest_run_of_a_model_is_shown(row: Callable[..., Row]) -> None:
@@ -41,8 +57,8 @@ def test_only_the_newest_run_of_a_model_is_shown(row: Callable[..., Row]) -> Non
 def test_heats_of_one_command_stand_in_one_table(row: Callable[..., Row]) -> None:
     """Each subject over the yardstick of its own run; the yardstick itself stands there once."""
     first = contest(row, "a", 0.5)
-    second = [row("engine", "hugging:fp32", [20_000_000] * 20, run="b", batch=1)]
-    second.append(row("engine", "laion:fp32", [5_000_000] * 20, run="b", batch=1))
+    second = [row("engine", "transformers_torch:fp32", [20_000_000] * 20, run="b", batch=1)]
+    second.append(row("engine", "open_clip:fp32", [5_000_000] * 20, run="b", batch=1))
     text = markdown([*first, *second])
     assert text.count("transformers + torch fp32") == 1
     assert "| Overflight fp32 | 5.00 | 5.01 | 0.5 (0.5 to 0.5)" in text.replace("| 5 |", "| 5.00 |")
@@ -78,7 +94,7 @@ def test_the_pages_show_the_committed_records(at: str, write: Callable[[list[Row
 
 def test_the_summary_has_a_column_per_model(row: Callable[..., Row]) -> None:
     """The yardstick has no ratio; who was not measured on a model leaves its cell empty."""
-    text = summary([*contest(row, "a", 0.25), row("engine", "laion:fp32", [], run="a", reason="no", batch=1)])
+    text = summary([*contest(row, "a", 0.25), row("engine", "open_clip:fp32", [], run="a", reason="no", batch=1)])
     assert "| | m |" in text
     assert "| Overflight fp32 | 2.5 ms, 0.25 |" in text
     assert "| transformers + torch fp32 | 10 ms |" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,10 +70,10 @@ def test_tiles_cover_a_picture_and_are_alike(height: int, width: int, rows: int,
     """One size, no gap, row by row."""
     rows, columns = min(rows, height), min(columns, width)
     numbers = np.arange(height * width, dtype=np.int64).reshape(height, width)
-    tiles = cut(numbers, rows, columns)  # type: ignore[arg-type]
+    tiles: list[Any] = [*cut(numbers, rows, columns)]  # type: ignore[arg-type]
     assert len(tiles) == rows * columns
     assert len({tile.shape for tile in tiles}) == 1
-    assert set(np.concatenate([tile.ravel() for tile in tiles]).tolist()) == set(range(height * width))
+    assert set(np.concatenate([np.ravel(tile) for tile in tiles]).tolist()) == set(range(height * width))
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,14 @@ def test_a_cut_recording_keeps_its_flight(colour_bundle: Bundle, colour_bank: La
         writer.write(np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8))
     writer.release()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with Overflight.load(colour_bundle, colour_bank) as overflight, pytest.raises(SourceError, match="of 100 frames"):
+    with (
+        Overflight.load(colour_bundle, colour_bank) as overflight,
+        pytest.raises(SourceError, match="pictures, the recording is cut off"),
+    ):
         fly(overflight, str(path), tmp_path / "flight")
     record = read_record(tmp_path / "flight")
     assert 20 < record.observed < 80
-    assert "of 100 frames" in (record.ended_because or "")
+    assert "pictures, the recording is cut off" in (record.ended_because or "")
 
 
 def test_a_flight_is_never_overwritten_by_mistake(

@@ -13,8 +13,9 @@ import pytest
 from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.errors import MissingError, OverflightError, UsageError
 from overflight.runtime.event import Event
+from overflight.runtime.flight.banks import Banks
 from overflight.runtime.flight.peripherals import PeripheralConfig, thumbnail
-from overflight.runtime.flight.run import FlightConfig, _Banks, fly
+from overflight.runtime.flight.run import FlightConfig, fly
 from overflight.runtime.frame import Frame
 from overflight.runtime.geofiles import export_flight
 
@@ -117,7 +118,7 @@ def test_a_bank_before_the_flight_is_refused(colour_bundle: Bundle, colour_bank:
     path = tmp_path / "bank.safetensors"
     colour_bank.save(path)
     with Overflight.load(colour_bundle, colour_bank) as overflight:
-        banks = _Banks(overflight)
+        banks = Banks(overflight)
         with pytest.raises(OverflightError, match="has not begun"):
             banks.take(path.read_bytes())
 

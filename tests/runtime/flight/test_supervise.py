@@ -20,7 +20,8 @@ from overflight.runtime.errors import UsageError
 from overflight.runtime.event import Event
 from overflight.runtime.flight.bank_watch import BankWatch, newest_bank
 from overflight.runtime.flight.control_token import ControlToken, token_path
-from overflight.runtime.flight.health import Gauges, HealthServer, Status
+from overflight.runtime.flight.gauges import Gauges, Status
+from overflight.runtime.flight.health import HealthServer
 from overflight.runtime.flight.journal import Journal, read_embeddings, read_observations
 from overflight.runtime.flight.run import FlightConfig, fly
 from overflight.runtime.flight.systemd import Notifier
@@ -71,7 +72,7 @@ def test_health_tells_alive_from_ready_from_fresh(monkeypatch: pytest.MonkeyPatc
         assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 503, 503]
         gauges.observe(observation(1))
         assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 200, 200]
-        monkeypatch.setattr("overflight.runtime.flight.health.FRESH_S", 0.0)
+        monkeypatch.setattr("overflight.runtime.flight.gauges.FRESH_S", 0.0)
         assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 200, 503]
         assert fetch(server.port, "/etc/passwd")[0] == 404
         status = Status(False, 1, None, False, "/flights/1", "b" * 64, "b")

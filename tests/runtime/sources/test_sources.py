@@ -13,8 +13,8 @@ from overflight.runtime.errors import OverflightError, SourceError, UsageError
 from overflight.runtime.redact import redact
 from overflight.runtime.sources import open_source
 from overflight.runtime.sources.image import read_image
+from overflight.runtime.sources.recording import VideoFile
 from overflight.runtime.sources.stills import Stills
-from overflight.runtime.sources.video import VideoFile
 
 cv2 = pytest.importorskip("cv2")
 
@@ -150,7 +150,7 @@ def test_a_cut_recording_keeps_its_frames_and_says_so(tmp_path: Path) -> None:
     raw = path.read_bytes()
     path.write_bytes(raw[: len(raw) // 2])
     seen = 0
-    with pytest.raises(SourceError, match=r"ended after \d+ of 200 frames"):
+    with pytest.raises(SourceError, match=r"ended after \d+ pictures, the recording is cut off"):
         for _ in VideoFile(path).frames():
             seen += 1
     assert 50 < seen < 150
@@ -161,7 +161,7 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None
     """0 bytes and text alike."""
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
-    with pytest.raises(SourceError, match=r"empty file|cannot open it as a video"):
+    with pytest.raises(SourceError, match=r"empty file|cannot be opened as a video"):
         VideoFile(path)
 
 

@@ -85,17 +85,21 @@ def _engine(
 ) -> None:
     """Time the image tower: our engines, and any peer, in turns.
 
-    Peers run in processes of their own: hugging (fp32, bf16, compiled, cuda-fp16-eager, cuda-fp16-sdpa,
-    cuda-fp16-compiled), laion (fp32), traced (fp32, dynamic, static), intel (fp32, nncf), naive (fp32).
+    Without --subject: the fp32 reference, and the engine that a flight would use on this device.
+
+    Peers run in processes of their own: transformers_torch (fp32, bf16, compiled, cuda-fp16-eager, cuda-fp16-sdpa,
+    cuda-fp16-compiled), open_clip (fp32), traced (fp32, dynamic, static), openvino_nncf (fp32, nncf), naive (fp32).
 
     \b
     overflight bench engine
-    overflight bench engine --checkpoint models/default --subject hugging:fp32 --subject ours:fp32
+    overflight bench engine --checkpoint models/default --subject transformers_torch:fp32 --subject ours:fp32
     """
-    from overflight.bench.engine import Field, measure
+    from overflight.bench.engine import Field, flying, measure
     from overflight.bench.frames import FILM
+    from overflight.runtime.bundle import Bundle
 
-    subjects = subjects or (("flown:fp32",) if whole else ("ours:fp32",))
+    ours = subjects or flying(Bundle.open(_bundle(bundle)))
+    subjects = subjects or tuple(name.replace("ours:", "flown:") for name in ours) if whole else ours
     for batch in batches:
         field = Field(_bundle(bundle), subjects, checkpoint, source or str(FILM), threads, batch, clock=clock)
         name = "classify" if whole else "engine"

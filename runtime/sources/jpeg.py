@@ -1,0 +1,106 @@
+"""JPEG stills: the whole picture or a refusal; what cameras append behind it is passed over."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from overflight.runtime.pose.tag_blocks import find_tag_blocks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)  # in coded data FF is followed by 00 or a restart
+_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
+_ORIENTATION = 0x0112
+# The library complains of these too, and the picture is whole.
+_HARMLESS = ("extraneous bytes before marker 0xd9", "Invalid SOS parameters", "JFIF", "Unknown Adobe")
+
+
+def is_jpeg(raw: bytes) -> bool:
+    """Whether a file begins as JPEG does."""
+    return raw.startswith(b"\xff\xd8\xff")
+
+
+def end_of_picture(raw: bytes) -> int | None:
+    """Return where the picture ends, None where its end is missing.
+
+    The segments are followed from the front: a preview inside them, a second picture, a film or anything else behind
+    the end (motion photos, panoramas, zeros) is neither.
+    """
+    at = 2
+    while at + 4 <= len(raw):
+        if raw[at] != 0xFF:
+            found = _MARKER.search(raw, at)  # rubbish between segments, or the coded data of a scan
+            if found is None:
+                return None
+            at = found.end() - 2
+        kind = raw[at + 1]
+        if kind == 0xFF:
+            at += 1
+        elif kind == _END:
+            return at + 2
+        elif kind in _BARE or kind in {0x00, _START}:
+            at += 2
+        else:
+            at += 2 + max(2, int.from_bytes(raw[at + 2 : at + 4], "big"))
+            if kind == _SCAN:
+                found = _MARKER.search(raw, at)
+                if found is None:
+                    return None
+                at = found.end() - 2
+    return len(raw) if raw[at : at + 2] == b"\xff\xd9" else None
+
+
+def decode(raw: bytes) -> NDArray[np.uint8] | None:
+    """Decode to BGR as the viewer shows it; None where the decoder is not installed or does not know this kind.
+
+    Raises ValueError with the decoder's words where the picture is damaged: OpenCV's decoder paints over damage and
+    returns the picture as if nothing had happened. Both are the same library, and give the same bytes.
+    """
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    try:
+        pixels = simplejpeg.decode_jpeg(raw, "BGR", strict=True)
+    except ValueError as error:
+        if "Unsupported" in str(error) or "not supported" in str(error).lower():
+            return None
+        if not any(harmless in str(error) for harmless in _HARMLESS):
+            raise
+        pixels = simplejpeg.decode_jpeg(raw, "BGR", strict=False)
+    return upright(pixels, orientation(raw))
+
+
+def orientation(raw: bytes) -> int:
+    """Return the Exif orientation, 1 where there is none."""
+    exif = bytes(find_tag_blocks(memoryview(raw)).exif)
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (first,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, first)
+        for at in range(first + 2, first + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(order + "HHIH", exif, at)
+            if tag == _ORIENTATION and kind == 3:
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def upright(pixels: NDArray[np.uint8], turned: int) -> NDArray[np.uint8]:
+    """Turn and mirror a picture stored with this Exif orientation."""
+    if turned in {5, 6, 7, 8}:
+        pixels = pixels.transpose(1, 0, 2)
+    if turned in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    if turned in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    return pixels if turned == 1 else np.ascontiguousarray(pixels)
