@@ -22,23 +22,39 @@ MAX_MANIFEST_BYTES = 4 << 20
 Family = Literal["siglip", "siglip2", "clip"]
 Fit = Literal["squash", "crop", "letterbox"]
 Filter = Literal["bicubic", "bilinear", "lanczos", "box"]
+TokeniserKind = Literal["siglip", "siglip2", "clip", "open_clip"]
+Clean = Literal["none", "whitespace", "lower", "canonicalise"]
 Quantised = Literal["fp16", "int8"]  # the forms that calibration adds to the fp32 tower
 
 
 class Resize(msgspec.Struct, frozen=True):
-    """How a picture becomes the tower's square input: ``side`` pixels, Pillow's antialiased ``filter``, ``fit``."""
+    """How a picture becomes the tower's square input: ``side`` pixels, Pillow's antialiased ``filter``, ``fit``.
+
+    For ``crop``, the shorter edge is first scaled to ``edge`` pixels (0: to ``side``). Where an odd number of pixels is
+    cut off, transformers rounds the first pixel ``down`` and torchvision rounds it to ``even``. ``fill`` is the grey
+    level around a letterboxed picture.
+    """
 
     side: int
     filter: Filter
     fit: Fit
+    edge: int = 0
+    rounding: Literal["down", "even"] = "down"
+    fill: int = 127
 
 
 class Tokenising(msgspec.Struct, frozen=True):
-    """How a text becomes ``context`` token ids; the rules of each kind are in ``export/tokenise.py``."""
+    """How a text becomes ``context`` token ids; the rules of each kind are in ``export/tokenise.py``.
 
-    kind: Family
+    ``clean`` is what OpenCLIP does to a text before the tokenizer; ``pad`` is the id that fills the rest of the
+    context, where the tokenizer's own files do not decide it.
+    """
+
+    kind: TokeniserKind
     context: int
     vocabulary: int
+    clean: Clean = "none"
+    pad: int | None = None
 
 
 class Parity(msgspec.Struct, frozen=True):
@@ -48,6 +64,21 @@ class Parity(msgspec.Struct, frozen=True):
     reference: str
     max_abs: float
     samples: int
+
+
+class OutsideProof(msgspec.Struct, frozen=True):
+    """How far the bundle was from the publisher's own library: its loading, its preparation of pictures and texts.
+
+    Cosines are the lowest, ``max_abs`` the largest difference of unit embeddings, over ``pictures`` and ``texts``.
+    """
+
+    by: str
+    pictures: int
+    texts: int
+    image_cosine: float
+    image_max_abs: float
+    text_cosine: float
+    text_max_abs: float
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -72,6 +103,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``tower`` is the SHA-256 of the checkpoint's tensors: label banks are bound to it, so a bundle exported again from
     the same checkpoint keeps its banks. ``logit_scale`` is the stored logarithm: a logit is
     exp(logit_scale)·cosine + logit_bias. ``files`` maps every other file's relative POSIX path to its SHA-256.
+    ``notes`` say what the export assumed; ``proven`` is the proof by the publisher's own library, where there was one.
     """
 
     schema: int
@@ -89,6 +121,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parity: tuple[Parity, ...]
     files: dict[str, str]
     calibrated: Calibrated | None = None
+    notes: tuple[str, ...] = ()
+    proven: OutsideProof | None = None
 
 
 def hash_file(path: Path) -> str:
