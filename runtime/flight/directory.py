@@ -74,13 +74,10 @@ class Flight:
         except OSError as error:
             raise OverflightError(f"{directory}: {error.strerror}; name a directory that can be written") from error
 
-    def write(self, result: FrameResult) -> None:
-        """Take one observation with the embeddings of its frame and tiles."""
+    def write(self, result: FrameResult, events: Sequence[Event] = ()) -> None:
+        """Take one observation with its embeddings, and a small picture if it is worth one or caused ``events``."""
         self.observed += 1
         self.journal.append(result.observation, result.embedding, result.tile_embeddings)
-
-    def write_picture(self, result: FrameResult, events: Sequence[Event]) -> None:
-        """Keep a small picture of the frame if it is worth one; ``events`` are those that it caused."""
         if reasons := self._pictures.reasons(result, events):
             if jpeg := small_jpeg(result.frame):
                 self.journal.append_picture(result.observation.frame, reasons, jpeg)

@@ -97,11 +97,10 @@ def fly(
         try:
             for result in stream.results():
                 peripherals.update(result.frame)
-                flight.write(result)
+                flight.write(result, events := tracker.follow(result.observation, result.decision))
                 supervise(result.observation)
                 on_observation(stream, result.observation)
-                write(events := tracker.follow(result.observation, result.decision))
-                flight.write_picture(result, events)
+                write(events)
             because = "stopped" if stream.stopped else "source ended"
         except SourceError as error:
             because = str(error)
