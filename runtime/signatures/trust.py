@@ -50,14 +50,13 @@ class Approval:
     sha256: str
     record: Path
 
-    def accept(self, *, back: bool = False) -> None:
-        """Refuse whatever is older from now on. ``back`` also allows a lower counter: an operator's rollback.
+    def accept(self) -> None:
+        """Refuse whatever is older from now on.
 
         Raises SignatureError where other content was accepted meanwhile, MissingError where the disk takes no record.
         """
         with _record(self.record) as newest:
-            if not back:
-                _check_counter(newest.get(self.series), self.terms.counter, self.sha256, source=self.series)
+            _check_counter(newest.get(self.series), self.terms.counter, self.sha256, source=self.series)
             newest[self.series] = Accepted(self.terms.counter, self.sha256)
 
 
@@ -147,6 +146,12 @@ def trust_key(public: Path) -> tuple[PublicKey, Path]:
     except OSError as error:
         raise UsageError(f"{place}: {error.strerror}; run it with sudo") from error
     return key, place
+
+
+def put_back(before: Mapping[str, Accepted], record: Path) -> None:
+    """Go back to counters that were accepted before: an operator's rollback to what was in use then."""
+    with _record(record) as newest:
+        newest.update(before)
 
 
 def check_private(path: Path, root: Path) -> None:

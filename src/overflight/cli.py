@@ -16,7 +16,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("runtime", "Check that this machine is fit for a flight, and say what mends it."),
     "keys": ("runtime", "Make signing keys, and choose which keys this machine trusts."),
     "sign": ("runtime", "Sign bundles and label banks for the aircraft that trust the key."),
-    "service": ("jetson", "Fly from boot: write, install or remove the systemd service."),
+    "deploy": ("station", "Bring a bundle or a label bank to an aircraft over ssh, with a way back."),
+    "update": (
+        "station",
+        "Take a new bundle or label bank on this machine, and go back by itself where it does not fly.",
+    ),
+    "service": ("jetson", "Run from boot: write, install or remove the systemd service."),
     "run": ("runtime", "Label what a camera, a recording or a folder shows."),
     "thresholds": ("runtime", "Find how sure each label must be, from flights or labelled frames."),
     "classify": ("runtime", "Say what pictures show."),
