@@ -72,6 +72,12 @@ class Decider:
         rows: NDArray[np.bool_] = self._candidates(match) & self._enough(match, 1.0)
         return rows
 
+    def possible(self, matches: Match) -> NDArray[np.bool_]:
+        """Return which of many answers ``[N, K]`` can show a label, ``[N]``: ``decide`` finds nothing in the others."""
+        enough = self._enough(matches, OFF)
+        enough[:, self._background] = False
+        return np.asarray(enough.any(axis=1), np.bool_)
+
     def _enough(self, match: Match, ease: float) -> NDArray[np.bool_]:
         """Whether each label reaches ``ease`` of what it needs."""
         judged = np.where(np.isnan(match.shares), match.scores, match.shares)

@@ -44,13 +44,19 @@ class Matcher:
 
     def match(self, embedding: NDArray[np.float32]) -> Match:
         """Match one unit embedding ``[D]``. Raises EngineError for an embedding that gives no finite answer."""
-        cosines = self._vectors @ embedding
+        return self._answers(self._vectors @ embedding)
+
+    def match_rows(self, embeddings: NDArray[np.float32]) -> Match:
+        """Match many unit embeddings ``[N, D]`` at once; every field of the answer is ``[N, K]``."""
+        return self._answers(embeddings @ self._vectors.T)
+
+    def _answers(self, cosines: NDArray[np.float32]) -> Match:
         logits = cosines * self._scales + self._biases
         if not np.isfinite(logits).all():
             raise EngineError("the engine's embedding gives no finite score; build it again, or use the fp32 engine")
         shares = np.full_like(logits, np.nan)
         for rows in self._groups:
-            powers = np.exp(logits[rows] - logits[rows].max())
-            shares[rows] = powers / powers.sum()
+            powers = np.exp(logits[..., rows] - logits[..., rows].max(axis=-1, keepdims=True))
+            shares[..., rows] = powers / powers.sum(axis=-1, keepdims=True)
         scores = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
         return Match(cosines, logits, scores, shares)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from overflight.runtime.records import Observation
 
 Value = str | int | float | bool | None
-LayerName = Literal["footprints", "observations", "track", "events"]
+LayerName = Literal["footprints", "observations", "track", "events", "hits", "covered", "gaps", "cells"]
 
 
 @dataclass(frozen=True)
