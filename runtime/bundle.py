@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from overflight.runtime.errors import BundleError, MissingError
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from overflight.runtime.signatures import Approval
@@ -163,11 +164,11 @@ class Bundle:
             raise BundleError(f"{path / MANIFEST}: more than {MAX_MANIFEST_BYTES >> 20} MiB; export it again")
         approval = _approve(path, raw) if signed else None
         try:
-            schema = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get("schema")
+            schema = decode_json(raw, type=dict[str, msgspec.Raw]).get("schema")
             if schema is None or bytes(schema) != str(SCHEMA).encode():
                 got = None if schema is None else bytes(schema).decode()
                 raise BundleError(f"{path}: manifest schema {got}, expected {SCHEMA}; export the checkpoint again")
-            manifest = msgspec.json.decode(raw, type=Manifest)
+            manifest = decode_json(raw, type=Manifest)
         except msgspec.DecodeError as error:
             raise BundleError(f"{path / MANIFEST}: not a manifest ({error}); export the checkpoint again") from error
         for name in manifest.files:

@@ -18,6 +18,7 @@ from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.journal import Journal
 from overflight.runtime.flight.journal_reader import read_device, read_events, read_observations
 from overflight.runtime.flight.pictures import PictureChooser, small_jpeg
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.records import SCHEMA, DeviceSummary, FlightRecord, encode_line, partition_skipped
 from overflight.runtime.redact import redact
 
@@ -154,7 +155,7 @@ def _write_lines(path: Path, records: Iterable[Observation] | Iterable[Event]) -
 def read_record(directory: Path) -> FlightRecord:
     """Read a flight's ``flight.json``. Raises UsageError where there is none."""
     try:
-        record = msgspec.json.decode((directory / RECORD).read_bytes(), type=FlightRecord)
+        record = decode_json((directory / RECORD).read_bytes(), type=FlightRecord)
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(f"{directory}: not a flight directory ({error}); expected what overflight run left") from error
     if record.schema > SCHEMA:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overflight.runtime.errors import MissingError, SignatureError, UsageError
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.paths import home as own_home
 from overflight.runtime.signatures.minisign import MAX_TEXT, PublicKey, Signature, key_name, verify
 from overflight.runtime.signatures.terms import Terms, machine_names
@@ -211,7 +212,7 @@ def _read(path: Path) -> str:
 def accepted(path: Path) -> dict[str, Accepted]:
     """Return what was accepted last in each series. Raises SignatureError where that cannot be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Accepted])
+        return decode_json(path.read_bytes(), type=dict[str, Accepted])
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.DecodeError) as error:
