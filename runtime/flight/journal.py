@@ -8,6 +8,7 @@ Within a byte budget, pictures are shed first, then the embeddings of tiles, of 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from overflight.runtime.bounded import identity
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.event import Event
 from overflight.runtime.records import Observation
+from overflight.runtime.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 FORMAT = 2
 APPLICATION_ID = 0x4F464C54  # "OFLT": what file(1) and SQLite show for an Overflight journal
 COMMIT_S = 0.5
+CLOSE_S = 60.0  # a disk that does not answer for so long at the end of a flight is given up
+FILE_MODE = 0o640
 RESERVE_BYTES = 32_000_000  # free space that is left to the system: a full root disk can keep a board from starting
 SHED_SHARES = (0.6, 0.7, 0.8, 1.0)  # of the budget: from here on no pictures, tiles, embeddings, observations
 WAITING_ROWS = 5_000  # minutes of a camera on a disk that does not answer
@@ -83,16 +88,19 @@ class Journal:
         self.trouble: str | None = None
         self._waiting: deque[_Row] = deque()
         self._waiting_bytes = 0
-        self._wake = threading.Condition()
-        self._closing = False
+        self._guard = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._written: Counter[str] = Counter()
         try:
-            connect(path).close()
-        except sqlite3.Error as error:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, FILE_MODE))  # SQLite gives its other files the same mode
+            self._connection = self._connect()
+        except (sqlite3.Error, OSError) as error:
             raise OverflightError(
                 f"{path}: cannot write a journal here ({error}); free the disk or name another folder with --out"
             ) from error
-        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
-        self._thread.start()
+        self.worker = Worker("journal", self._write, self._finish)
+        self.worker.start()
 
     def append(
         self,
@@ -132,13 +140,12 @@ class Journal:
 
     def close(self) -> None:
         """Write the waiting rows and fold the log into the file; what cannot be written is counted."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        self._thread.join()
+        if not self.worker.close(CLOSE_S):
+            self.trouble = f"{self.path}: the disk does not answer"
+            self.unrecorded.update(row.table for row in self._waiting)
 
     def _put(self, row: _Row) -> None:
-        with self._wake:
+        with self._guard:
             self._waiting.append(row)
             self._waiting_bytes += row.size
             self._shed()
@@ -153,31 +160,59 @@ class Journal:
             self._waiting_bytes -= self._waiting[index].size
             del self._waiting[index]
 
-    def _write(self) -> None:
-        connection: sqlite3.Connection | None = None
-        closing = False
-        while not closing:
-            with self._wake:
-                if not self._closing:
-                    self._wake.wait(COMMIT_S)
-                closing, rows, self._waiting, self._waiting_bytes = self._closing, self._waiting, deque(), 0
-            if not rows:
-                continue
-            rows = self._readable(self._within_budget(rows))
-            try:
-                connection = connection or connect(self.path)
-                _commit(connection, rows)
+    def _write(self) -> float:
+        """Write what waits, at most once per ``COMMIT_S``."""
+        with self._guard:
+            rows, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+        try:
+            self._check_file()
+            if rows:
+                self._connection = self._connection or self._connect()
+                kept = self._readable(self._within_budget(rows))
+                _commit(self._connection, kept)
+                self._written.update(row.table for row in kept)
                 self.trouble = None
-            except sqlite3.Error as error:
-                self.trouble = f"{self.path}: {error}"
-                _drop(connection)
-                connection = None
-                with self._wake:
-                    self._waiting.extendleft(reversed(rows))
-                    self._waiting_bytes += sum(row.size for row in rows)
-                    self._shed()
+        except sqlite3.Error as error:
+            self.trouble = f"{self.path}: {error}"
+            self._disconnect()
+            self._put_back(rows)
+        except Exception:
+            self.unrecorded.update(row.table for row in rows)
+            raise
+        return COMMIT_S
+
+    def _finish(self) -> None:
+        self._write()
+        if self._waiting:  # the file was lost just now; a new one may take the rows
+            self._write()
         self.unrecorded.update(row.table for row in self._waiting)
-        _drop(connection)
+        self._disconnect()
+
+    def _put_back(self, rows: deque[_Row]) -> None:
+        with self._guard:
+            self._waiting.extendleft(reversed(rows))
+            self._waiting_bytes += sum(row.size for row in rows)
+            self._shed()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = connect(self.path)
+        self._file = identity(self.path)
+        return connection
+
+    def _check_file(self) -> None:
+        """Notice that the file was deleted or replaced: what was written to it is lost, and counted as unrecorded."""
+        if self._connection is None or identity(self.path) == self._file:
+            return
+        self.unrecorded.update(self._written)
+        lost, self._written = sum(self._written.values()), Counter()
+        self._disconnect()
+        raise sqlite3.OperationalError(f"the file was deleted or replaced in flight; {lost} rows are lost")
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):  # a dead disk cannot even be closed cleanly
+                connection.close()
 
     def _within_budget(self, rows: deque[_Row]) -> deque[_Row]:
         """Leave out what the budget or a nearly full disk no longer holds, and count it."""
@@ -279,9 +314,3 @@ def _commit(connection: sqlite3.Connection, rows: Iterable[_Row]) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _drop(connection: sqlite3.Connection | None) -> None:
-    if connection is not None:
-        with suppress(sqlite3.Error):  # a dead disk cannot even be closed cleanly
-            connection.close()

@@ -140,7 +140,7 @@ class JournalReader:
         try:
             with closing(_open(self.path)) as connection:
                 yield from connection.execute(query)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter in the text of an error itself
             raise OverflightError(f"{self.path}: not a flight journal ({error}); copy the flight again") from error
 
 

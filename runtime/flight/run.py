@@ -79,11 +79,7 @@ def fly(
         overflight.bank.accept()
         flight = Flight.begin(out, where, overflight, budget_bytes=config.budget_bytes, replace=config.replace)
         banks.begin(flight)
-        gauges.flight, gauges.bundle = str(flight.directory.resolve()), overflight.bundle.sha256
-        gauges.armed = peripherals.armed
-        gauges.checks.append(lambda: flight.journal.trouble)
-        gauges.notes.append(peripherals.links_note)
-        gauges.watch(*peripherals.watched)
+        _connect(gauges, overflight, flight, peripherals)
         supervise = stack.enter_context(_supervise(gauges, banks, stream, flight, config))
         tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}")
 
@@ -111,6 +107,15 @@ def fly(
                 say("source", note=note)
             flight.end(because, stream)
     return flight.record
+
+
+def _connect(gauges: Gauges, overflight: Overflight, flight: Flight, peripherals: Peripherals) -> None:
+    """Show in the health answers what is flown with, and whether the journal and the links work."""
+    gauges.flight, gauges.bundle = str(flight.directory.resolve()), overflight.bundle.sha256
+    gauges.armed = peripherals.armed
+    gauges.checks.append(lambda: flight.journal.trouble)
+    gauges.notes.append(peripherals.links_note)
+    gauges.watch(flight.journal.worker, *peripherals.watched)
 
 
 def _notice(gauges: Gauges, trouble: str | None) -> None:

@@ -106,7 +106,7 @@ def test_a_flight_is_never_overwritten_by_mistake(
         assert read_record(tmp_path / "flight").observed == 4
         (tmp_path / "home").mkdir()
         (tmp_path / "home" / "thesis.txt").write_text("x")
-        with pytest.raises(UsageError, match="holds no flight"):
+        with pytest.raises(UsageError, match="contains no flight"):
             fly(overflight, "test://?frames=4&fps=0&size=64x48", tmp_path / "home", FlightConfig(replace=True))
 
 
