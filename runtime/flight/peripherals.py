@@ -39,6 +39,7 @@ class PeripheralConfig:
     camera: str | None = None
     links: tuple[str, ...] = ()
     outbox: Path | None = None
+    terrain: str | None = None
 
 
 class Peripherals:
@@ -49,8 +50,9 @@ class Peripherals:
 
     def __init__(self, config: PeripheralConfig, source: str, take_bank: Callable[[bytes], str]) -> None:
         """Open telemetry and links. Errors are raised here, before the flight begins."""
-        if config.camera and not config.pose:
-            raise UsageError("--camera: a picture has no place without telemetry; name the telemetry with --pose")
+        for name, value in (("--camera", config.camera), ("--terrain", config.terrain)):
+            if value and not config.pose:
+                raise UsageError(f"{name}: a picture has no place without telemetry; name the telemetry with --pose")
         self._geotagger = _open_geotagger(config, source)
         try:
             self._links = self._open_links(config, take_bank)
@@ -138,7 +140,7 @@ def _open_geotagger(config: PeripheralConfig, source: str) -> Geotagger | None:
 
     path = Path(source)
     directory = path if path.is_dir() else path.parent if path.parent.is_dir() else None
-    opened = Geotagger.open(config.pose, config.camera, directory=directory)
+    opened = Geotagger.open(config.pose, config.camera, directory=directory, terrain=config.terrain)
     for line in opened.refused:
         say("telemetry refused", reason=line)
     return opened
