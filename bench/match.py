@@ -17,7 +17,8 @@ from overflight.bench.sample import SamplingPlan, take_turns, timed
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.decisions.decide import Decider
 from overflight.runtime.decisions.match import Matcher
-from overflight.runtime.flight.journal import connect, read_embeddings
+from overflight.runtime.flight.journal import connect
+from overflight.runtime.flight.journal_reader import read_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: author both towers, prove them, seal the manifest, and only then give it its name."""
+"""From a checkpoint to a bundle: author both towers, prove them, seal the manifest, then rename it into place."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from overflight import __version__
 from overflight.export.author import author_image, author_text
-from overflight.export.checkpoint import Checkpoint
+from overflight.export.checkpoint import AS_FOUND, Checkpoint, Reading
 from overflight.export.describe import describe
 from overflight.export.graph import OPSET
 from overflight.export.labels import compile_bank
+from overflight.export.outside import prove_from_outside
 from overflight.export.prove import prove
 from overflight.export.reference import find_reference
-from overflight.runtime.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Tokenising, seal
+from overflight.runtime.bundle import MANIFEST, SCHEMA, Bundle, Manifest, seal
 from overflight.runtime.errors import OverflightError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from overflight.export.tower import Model
     from overflight.runtime.bundle import Parity
 
-    Report = Callable[[str, float], None]  # told which stage runs and the share of it that is done
+    Report = Callable[[str, float], None]  # receives the stage and its progress, 0 to 1
 
 TOKENIZER = "tokenizer"
 LABELS = "labels"
@@ -41,14 +44,17 @@ def export(
     name: str | None = None,
     labels: Sequence[Path] = (),
     replace: bool = False,
+    prove_outside: bool = False,
+    reading: Reading = AS_FOUND,
     report: Report = lambda stage, share: None,
 ) -> Bundle:
-    """Export the checkpoint in a directory into a new bundle; ``labels`` are label files whose banks ship with it.
+    """Export a checkpoint's directory or file into a new bundle; ``labels`` are label files whose banks ship with it.
 
-    Raises UsageError where ``bundle`` is there already and is not to be replaced, or the checkpoint is not one that can
-    be exported; EngineError where the proof fails. Whatever happens, a bundle is there whole or not at all.
+    With ``prove_outside`` the publisher's own library has to agree. Raises UsageError where ``bundle`` exists and is
+    not to be replaced, or the checkpoint is not one that can be exported; EngineError where a proof fails. Either the
+    complete bundle appears, or nothing.
     """
-    opened = Checkpoint.open(checkpoint)
+    opened = Checkpoint.open(checkpoint, reading)
     model = describe(opened)
     with _appearing(bundle, replace=replace) as directory:
         _author(model, directory, report)
@@ -59,7 +65,11 @@ def export(
             directory, model, find_reference(opened, model), lambda share: report("proving both towers", share)
         )
         tower = opened.hash_tensors(lambda share: report("hashing the checkpoint", share))
-        sealed = seal(directory, _manifest(model, name or checkpoint.resolve().name, tower, parity))
+        manifest = _manifest(model, name or checkpoint.resolve().name, tower, parity, tuple(opened.notes))
+        sealed = seal(directory, manifest)
+        if prove_outside:
+            report("proving from outside", 0.0)
+            sealed = seal(directory, msgspec.structs.replace(manifest, proven=prove_from_outside(opened, sealed)))
         if labels:
             (directory / LABELS).mkdir()
             for path in labels:
@@ -69,13 +79,13 @@ def export(
 
 
 def check_target(target: Path, *, replace: bool) -> None:
-    """Refuse, before any work, a place that is taken. Raises UsageError."""
+    """Refuse a target that exists, before any work. Raises UsageError."""
     if not target.exists():
         return
     if not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
-        raise UsageError(f"{target}: is there and is no bundle, so it is left alone; give another name")
+        raise UsageError(f"{target}: exists but is not a bundle; give another name")
     if not replace:
-        raise UsageError(f"{target}: is there already; give another name, or --replace")
+        raise UsageError(f"{target}: exists; give another name, or --replace")
 
 
 def _author(model: Model, directory: Path, report: Report) -> None:
@@ -87,47 +97,48 @@ def _author(model: Model, directory: Path, report: Report) -> None:
     )
 
 
-def _manifest(model: Model, name: str, tower: str, parity: tuple[Parity, ...]) -> Manifest:
+def _manifest(model: Model, name: str, tower: str, parity: tuple[Parity, ...], notes: tuple[str, ...]) -> Manifest:
     return Manifest(
         schema=SCHEMA,
         name=name,
         family=model.family,
-        activation="softmax" if model.family == "clip" else "sigmoid",
+        activation=model.score,
         width=model.embedding,
         logit_scale=model.logit_scale,
         logit_bias=model.logit_bias,
         resize=model.resize,
-        tokenising=Tokenising(model.family, model.text.encoder.length, model.text.vocabulary),
+        tokenising=model.tokenising,
         tower=tower,
         opset=OPSET,
         exporter=f"overflight {__version__}",
         parity=parity,
         files={},
+        notes=notes,
     )
 
 
 @contextmanager
 def _appearing(target: Path, *, replace: bool) -> Iterator[Path]:
-    """Give a fresh directory beside ``target`` that becomes it at the end, on disk and at once, or vanishes."""
+    """Yield a new directory next to ``target``, which it becomes in one step at the end, or which is removed."""
     check_target(target, replace=replace)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
         try:
             yield scratch
-            scratch.chmod(0o755)  # mkdtemp's is for its maker alone
+            scratch.chmod(0o755)  # mkdtemp lets only its owner in
             _settle(scratch)
             _give_name(scratch, target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise OverflightError(
-            f"{error.filename or target}: {error.strerror}; nothing was left behind, make room or choose another place"
+            f"{error.filename or target}: {error.strerror}; nothing was left behind; free some space"
         ) from error
 
 
 def _settle(directory: Path) -> None:
-    """Bring every file and directory to the disk, so that a power cut after the renaming finds them whole."""
+    """Flush every file and directory to the disk, so that they are complete after a power cut."""
     for path in (*directory.rglob("*"), directory):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -137,7 +148,7 @@ def _settle(directory: Path) -> None:
 
 
 def _give_name(scratch: Path, target: Path) -> None:
-    """Rename, or swap with what is there: the old bundle is then under the scratch name."""
+    """Rename, or swap with the old bundle, which then has the scratch name."""
     if not target.exists():
         scratch.rename(target)
         return

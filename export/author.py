@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from overflight.export.graph import Graph
+from overflight.export.author_resnet import author_resnet
+from overflight.export.graph import Graph, finish, linear
 from overflight.export.tower import (
     Activation,
     Attention,
@@ -19,10 +20,12 @@ from overflight.export.tower import (
     EndPool,
     ImageTower,
     Linear,
+    MeanPool,
     Mlp,
     Norm,
     PositionPool,
     ProbePool,
+    ResNetTower,
     TextTower,
     Weight,
 )
@@ -36,8 +39,10 @@ if TYPE_CHECKING:
 _NEVER = -10_000.0
 
 
-def author_image(tower: ImageTower, embedding: int) -> Graph:
+def author_image(tower: ImageTower | ResNetTower, embedding: int) -> Graph:
     """Author ``frames`` uint8 ``[N, S, S, 3]`` RGB -> ``embeddings`` float32 ``[N, D]`` of unit length."""
+    if isinstance(tower, ResNetTower):
+        return author_resnet(tower, embedding)
     graph = Graph("image")
     side, patch, encoder = tower.side, tower.patch, tower.encoder
     across, cut = side // patch, side // patch * patch
@@ -79,15 +84,26 @@ def _encode(
         x = _attend(graph, f"{tower}.block{number}", x, block, mask)
         if block is encoder.blocks[-1]:  # norms and MLP are per state: from here on only what is pooled counts
             x = _pick(graph, x, encoder, tokens)
-        x = _think(graph, f"{tower}.block{number}", x, block)
+        x = _feed_forward(graph, f"{tower}.block{number}", x, block)
+    pool = encoder.pool
+    if isinstance(pool, MeanPool) and pool.norm_after:
+        x = _mean(graph, x, pool.start)
     x = _norm(graph, f"{tower}.norm", x, encoder.norm)
-    if isinstance(encoder.pool, ProbePool):
-        x = _probe(graph, f"{tower}.head", x, encoder.pool)
+    if isinstance(pool, MeanPool) and not pool.norm_after:
+        x = _mean(graph, x, pool.start)
+    if isinstance(pool, ProbePool):
+        x = _probe(graph, f"{tower}.head", x, pool)
     if encoder.projection is not None:
-        x = _linear(graph, f"{tower}.projection", x, encoder.projection)
-    length = graph.node(f"{tower}.length", "ReduceL2", x, graph.integers(-1), keepdims=1)
-    graph.node("embeddings", "Div", x, length)
-    graph.give("embeddings", "float32", ["N", embedding])
+        x = linear(graph, f"{tower}.projection", x, encoder.projection)
+    finish(graph, x, embedding)
+
+
+def _mean(graph: Graph, x: str, start: int) -> str:
+    """Average the states from ``start`` on."""
+    name, end = f"{graph.name}.pooled", np.iinfo(np.int64).max
+    if start:
+        x = graph.node(f"{name}.states", "Slice", x, graph.integers(start), graph.integers(int(end)), graph.integers(1))
+    return graph.node(name, "ReduceMean", x, graph.integers(1), keepdims=0)
 
 
 def _patch_product(tower: ImageTower) -> Weight:
@@ -102,7 +118,7 @@ def _patch_product(tower: ImageTower) -> Weight:
 
 
 def _patch_offsets(tower: ImageTower) -> Weight:
-    """What is added to every state: position, the patch product's bias and its share of the mean; the class token."""
+    """Return what is added to every state: position, the patch product's bias, its share of the mean, class token."""
     pixels, encoder = tower.pixels, tower.encoder
     shift = np.tile(np.asarray(pixels.mean) / np.asarray(pixels.std), tower.patch**2)
 
@@ -123,36 +139,29 @@ def _causal_mask(length: int) -> Weight:
     return Weight((length, length), lambda: np.triu(np.full((length, length), _NEVER, dtype=np.float32), k=1))
 
 
-def _linear(graph: Graph, name: str, x: str, linear: Linear) -> str:
-    x = graph.node(name, "MatMul", x, graph.weight(f"{name}.weight", linear.weight))
-    if linear.bias is None:
-        return x
-    return graph.node(f"{name}.add", "Add", x, graph.weight(f"{name}.bias", linear.bias))
-
-
 def _norm(graph: Graph, name: str, x: str, norm: Norm) -> str:
     scale, shift = graph.weight(f"{name}.scale", norm.scale), graph.weight(f"{name}.shift", norm.shift)
     return graph.node(name, "LayerNormalization", x, scale, shift, axis=-1, epsilon=norm.epsilon)
 
 
 def _attend(graph: Graph, name: str, x: str, block: Block, mask: str | None) -> str:
-    """The first half of a block: states exchange what they know."""
+    """Author the first half of a block, in which states attend to each other."""
     y = _norm(graph, f"{name}.norm1", x, block.norm1)
     y = _attention(graph, f"{name}.attention", y, block.attention, mask)
     return graph.node(f"{name}.attention.residual", "Add", x, y)
 
 
-def _think(graph: Graph, name: str, x: str, block: Block) -> str:
-    """The second half: each state by itself."""
+def _feed_forward(graph: Graph, name: str, x: str, block: Block) -> str:
+    """Author the second half, which treats each state alone."""
     y = _norm(graph, f"{name}.norm2", x, block.norm2)
     y = _mlp(graph, f"{name}.mlp", y, block.mlp)
     return graph.node(f"{name}.mlp.residual", "Add", x, y)
 
 
 def _mlp(graph: Graph, name: str, x: str, mlp: Mlp) -> str:
-    x = _linear(graph, f"{name}.up", x, mlp.up)
+    x = linear(graph, f"{name}.up", x, mlp.up)
     x = _activate(graph, f"{name}.activation", x, mlp.activation)
-    return _linear(graph, f"{name}.down", x, mlp.down)
+    return linear(graph, f"{name}.down", x, mlp.down)
 
 
 def _activate(graph: Graph, name: str, x: str, activation: Activation) -> str:
@@ -169,7 +178,7 @@ def _activate(graph: Graph, name: str, x: str, activation: Activation) -> str:
 
 def _attention(graph: Graph, name: str, x: str, attention: Attention, mask: str | None) -> str:
     width, heads = attention.output.weight.shape[0], attention.heads
-    x = _linear(graph, f"{name}.qkv", x, _joined(attention, width))
+    x = linear(graph, f"{name}.qkv", x, _joined(attention, width))
     graph.node(f"{name}.split", "Split", x, graph.integers(width, width, width), parts="qkv", axis=-1)
     by_head = graph.integers(0, 0, heads, width // heads)
     orders = {"q": [0, 2, 1, 3], "k": [0, 2, 3, 1], "v": [0, 2, 1, 3]}
@@ -189,7 +198,7 @@ def _attention(graph: Graph, name: str, x: str, attention: Attention, mask: str 
     mixed = graph.node(f"{name}.mixed", "MatMul", shares, v)
     mixed = graph.node(f"{name}.mixed.order", "Transpose", mixed, perm=[0, 2, 1, 3])
     mixed = graph.node(f"{name}.mixed.flat", "Reshape", mixed, graph.integers(0, 0, width))
-    return _linear(graph, f"{name}.out", mixed, attention.output)
+    return linear(graph, f"{name}.out", mixed, attention.output)
 
 
 def _joined(attention: Attention, width: int) -> Linear:
@@ -212,10 +221,10 @@ def _bias(linear: Linear) -> Floats:
 
 
 def _pick(graph: Graph, x: str, encoder: Encoder, tokens: str | None) -> str:
-    """Let one state ``[N, W]`` stand for all ``[N, length, W]``, unless a probe will look at every one."""
+    """Keep one state ``[N, W]`` of ``[N, length, W]``, unless a probe or a mean needs every one."""
     name = f"{graph.name}.pooled"
     match encoder.pool:
-        case ProbePool():
+        case ProbePool() | MeanPool():
             return x
         case PositionPool(position):
             return graph.node(
@@ -249,7 +258,7 @@ def _probe(graph: Graph, name: str, x: str, pool: ProbePool) -> str:
     mixed = graph.node(f"{name}.mixed.heads", "Reshape", mixed, graph.integers(0, heads, 1, width))
     values = graph.node(f"{name}.value", "MatMul", mixed, graph.weight(f"{name}.value.weight", _by_head(pool)))
     values = graph.node(f"{name}.value.flat", "Reshape", values, graph.integers(0, width))
-    x = _linear(graph, f"{name}.out", values, _probe_output(pool))
+    x = linear(graph, f"{name}.out", values, _probe_output(pool))
     y = _norm(graph, f"{name}.norm", x, pool.norm)
     y = _mlp(graph, f"{name}.mlp", y, pool.mlp)
     return graph.node(f"{name}.mlp.residual", "Add", x, y)

@@ -1,4 +1,4 @@
-"""Checkpoints: a Hugging Face style directory, its tensors mapped from disk one at a time."""
+"""Checkpoints: a directory or a file of weights, its tensors mapped from disk one at a time."""
 
 from __future__ import annotations
 
@@ -6,131 +6,156 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-import numpy as np
-
+from overflight.export.archive import read_archive
+from overflight.export.settings import read_json
+from overflight.export.tensors import Stored, read_safetensors
 from overflight.export.tower import Weight
 from overflight.runtime.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Iterable
 
 CONFIG = "config.json"
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
+OPEN_CLIP = "open_clip_config.json"
+ADAPTER = "adapter_config.json"
 TOKENIZERS = ("spiece.model", "tokenizer.json")
 TOKENIZER_CONFIG = "tokenizer_config.json"
+TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_BIN_INDEX = "pytorch_model.bin.index.json"
+# In open_clip's own order of preference.
+OPEN_CLIP_OWN = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
+# What wraps a model's names in a training: data parallel, Lightning, torch.compile, a class around the model.
+_WRAPPERS = ("module.", "model.", "_orig_mod.", "clip_model.", "clip.", "net.", "base_model.")
 
-# bfloat16 is read as its 16 bits: they are the upper half of a float32.
-_STORED: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-}
-_PIECE_BYTES = 1 << 22
-
-Shape = TypeVar("Shape", bound=msgspec.Struct)
-
-
-class _Tensor(msgspec.Struct, frozen=True):
-    """One entry of a safetensors header."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
-
-
-class _Index(msgspec.Struct, frozen=True):
-    weight_map: dict[str, str]
+Layout = Literal["transformers", "open_clip"]
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """Where a tensor's bytes lie."""
+class Reading:
+    """What the user says about a checkpoint that its files do not.
 
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
+    ``like`` names a known architecture for a bare file, ``tokenizer`` is a directory whose tokenizer files to use,
+    ``base`` the checkpoint that a LoRA adapter was trained on.
+    """
 
-    def read(self) -> NDArray[np.float32]:
-        """Map the tensor and widen it to float32; the mapping goes with the array."""
-        if self.dtype not in _STORED:
-            raise UsageError(
-                f"{self.path}: a weight is {self.dtype}, expected F32, F16 or BF16; convert the checkpoint"
-            )
-        stored = np.memmap(self.path, _STORED[self.dtype], "r", self.start, self.shape or (1,)).reshape(self.shape)
-        if self.dtype == "BF16":
-            widened: NDArray[np.float32] = (stored.astype("<u4") << 16).view("<f4")
-            return widened
-        return np.asarray(stored, dtype=np.float32)
+    like: str | None = None
+    tokenizer: Path | None = None
+    base: Path | None = None
 
-    def pieces(self) -> Iterator[bytes]:
-        """Read the tensor's bytes in order, a few megabytes at a time, without mapping them."""
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            left = self.stop - self.start
-            while left and (piece := file.read(min(left, _PIECE_BYTES))):
-                left -= len(piece)
-                yield piece
+
+AS_FOUND = Reading()
 
 
 class Checkpoint:
-    """An opened checkpoint: its settings, and its tensors by name."""
+    """An opened checkpoint: its settings and its tensors by name. It remembers which tensors were used.
 
-    def __init__(self, directory: Path, stored: dict[str, _Stored]) -> None:
-        self.directory = directory
+    ``classes`` are the TorchScript classes that an archive mentions.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        layout: Layout,
+        stored: dict[str, Stored],
+        reading: Reading = AS_FOUND,
+        classes: frozenset[str] = frozenset(),
+    ) -> None:
+        self.source, self.layout, self.like, self.classes = source, layout, reading.like, classes
+        self.directory = source if source.is_dir() else source.parent
+        self.files: tuple[Path, ...] = ()
+        self.notes: list[str] = []
+        self._tokenizer = reading.tokenizer
         self._stored = stored
+        self._used: set[str] = set()
+        self._changes: dict[str, Callable[[Weight], Weight]] = {}
 
     @classmethod
-    def open(cls, directory: Path) -> Checkpoint:
-        """Read the headers of a checkpoint's safetensors. Raises MissingError or UsageError."""
-        if not (directory / CONFIG).is_file():
-            raise MissingError(f"{directory}: no checkpoint here (no {CONFIG}); give a Hugging Face directory or id")
-        stored: dict[str, _Stored] = {}
-        for path in _files(directory):
-            stored.update(_read_header(path))
-        return cls(directory, stored)
+    def open(cls, source: Path, reading: Reading = AS_FOUND) -> Checkpoint:
+        """Find the weights of a directory or file and read where they lie. Raises MissingError or UsageError."""
+        if source.is_dir() and (source / ADAPTER).is_file():
+            from overflight.export.adapter import open_adapted
 
-    def settings(self, form: type[Shape], name: str = CONFIG) -> Shape:
-        """Read one of the checkpoint's JSON files as ``form``. Raises UsageError where a value does not fit."""
-        found: Shape = read_json(self.directory / name, form)
-        return found
+            return open_adapted(source, reading)
+        if reading.base is not None:
+            raise UsageError(f"{source}: no {ADAPTER} there, so --base has no meaning; remove --base")
+        return cls.open_plain(source, reading)
 
-    def preprocessing(self) -> dict[str, Any]:
-        """Read how pictures are prepared, from either of the files that transformers has kept it in."""
-        for name in PREPROCESSING:
-            path = self.directory / name
-            if path.is_file():
-                found = read_json(path, dict[str, Any])
-                nested = found.get("image_processor", found if name == PREPROCESSING[0] else None)
-                if isinstance(nested, dict):
-                    return nested
-        raise MissingError(f"{self.directory}: no {PREPROCESSING[0]}; resize, mean and std are unknown without it")
+    @classmethod
+    def open_plain(cls, source: Path, reading: Reading = AS_FOUND) -> Checkpoint:
+        """Open a checkpoint whatever adapter lies in its directory. Raises MissingError or UsageError."""
+        files = _find_weights(source) if source.is_dir() else [source]
+        stored: dict[str, Stored] = {}
+        classes: frozenset[str] = frozenset()
+        for path in files:
+            if path.suffix == ".safetensors":
+                found = read_safetensors(path)
+            else:
+                archive = read_archive(path)
+                found, classes = archive.tensors, classes | archive.classes
+            twice = stored.keys() & found.keys()
+            if twice:
+                raise UsageError(
+                    f"{path}: {min(twice)!r} is in another file of this checkpoint too; remove one of them"
+                )
+            stored.update(found)
+        stored = _unwrap(stored)
+        odd = _oddity(stored)
+        if odd is not None:
+            raise UsageError(f"{source}: contains {odd}")
+        layout = _layout(source, stored)
+        if reading.like is not None and layout == "transformers":
+            raise UsageError(f"{source}: {CONFIG} describes this model, so --like has no meaning; remove --like")
+        opened = cls(source, layout, stored, reading, classes)
+        opened.files = tuple(files)
+        return opened
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file of this checkpoint, which may be missing."""
+        return self.directory / name
+
+    def settings(self, name: str = CONFIG) -> dict[str, Any]:
+        """Read one of the checkpoint's JSON files. Raises UsageError or MissingError."""
+        return read_json(self.file(name))
+
+    @property
+    def tokenizer_directory(self) -> Path:
+        """Where the tokenizer files are."""
+        return self._tokenizer or self.directory
 
     def tokenizers(self) -> tuple[Path, ...]:
         """Return the tokenizer files that are there, at least one, and their settings. Raises MissingError."""
-        found = tuple(self.directory / name for name in TOKENIZERS if (self.directory / name).is_file())
+        directory = self.tokenizer_directory
+        found = tuple(directory / name for name in TOKENIZERS if (directory / name).is_file())
         if not found:
-            raise MissingError(f"{self.directory}: no tokenizer; put {' or '.join(TOKENIZERS)} beside the weights")
-        settings = self.directory / TOKENIZER_CONFIG
+            raise MissingError(
+                f"{directory}: no tokenizer; put {' or '.join(TOKENIZERS)} next to the weights, or give --tokenizer"
+            )
+        settings = directory / TOKENIZER_CONFIG
         return (*found, settings) if settings.is_file() else found
 
-    def holds(self, name: str) -> bool:
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all tensors."""
+        return frozenset(self._stored)
+
+    def has(self, name: str) -> bool:
         """Tell whether there is a tensor of this name."""
         return name in self._stored
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape. Raises UsageError where there is none."""
         if name not in self._stored:
-            raise UsageError(f"{self.directory}: no tensor {name!r} of the model that {CONFIG} describes")
+            raise UsageError(
+                f"{self.source}: no tensor {name!r}, which the settings imply; weights and settings are not of the "
+                "same model, or the file is incomplete"
+            )
         return self._stored[name].shape
 
     def weight(self, name: str, *shape: int) -> Weight:
@@ -138,21 +163,52 @@ class Checkpoint:
         got = self.shape(name)
         if got != shape:
             raise UsageError(
-                f"{self.directory}: tensor {name!r} is {list(got)}, but {CONFIG} implies {list(shape)}; "
-                "weights and config are not of the same model"
+                f"{self.source}: tensor {name!r} is {list(got)}, but the settings imply {list(shape)}; "
+                "weights and settings are not of the same model"
             )
-        return Weight(shape, self._stored[name].read)
+        self._used.add(name)
+        weight = Weight(shape, self._stored[name].read)
+        return self._changes[name](weight) if name in self._changes else weight
 
     def scalar(self, name: str) -> float:
-        """Read a tensor that holds one number."""
+        """Read a tensor that contains one number."""
         if math.prod(self.shape(name)) != 1:
-            raise UsageError(f"{self.directory}: tensor {name!r} is {list(self.shape(name))}, expected one number")
+            raise UsageError(f"{self.source}: tensor {name!r} is {list(self.shape(name))}, expected one number")
+        self._used.add(name)
         return float(self._stored[name].read().reshape(()))
+
+    def skip(self, *endings: str) -> None:
+        """Count tensors whose names end so as used: constants that every model of this kind has."""
+        self._used |= {name for name in self._stored if name.endswith(endings)}
+
+    @property
+    def adapted(self) -> bool:
+        """Whether an adapter was merged in."""
+        return bool(self._changes)
+
+    def change(self, name: str, change: Callable[[Weight], Weight]) -> None:
+        """Let ``change`` make what :meth:`weight` returns for this name."""
+        self._changes[name] = change
+
+    def add(self, stored: dict[str, Stored]) -> None:
+        """Add tensors of another file, which the hash covers too."""
+        self._stored = {**self._stored, **stored}
+
+    def check_consumed(self) -> None:
+        """Raise UsageError and name the tensors that nothing has read: the model is not what its settings say."""
+        unread = sorted(self._stored.keys() - self._used)
+        if not unread:
+            return
+        more = f" and {len(unread) - 4} more" if len(unread) > 4 else ""
+        raise UsageError(
+            f"{self.source}: {len(unread)} of {len(self._stored)} tensors belong to no part of the model that the "
+            f"settings describe: {', '.join(unread[:4])}{more}; such a model cannot be exported faithfully"
+        )
 
     @property
     def size_bytes(self) -> int:
         """The size of all tensors as stored."""
-        return sum(entry.stop - entry.start for entry in self._stored.values())
+        return sum(entry.size_bytes for entry in self._stored.values())
 
     def hash_tensors(self, report: Callable[[float], None] = lambda share: None) -> str:
         """SHA-256 over every tensor's name, dtype, shape and bytes, by name: the same however they are sharded."""
@@ -167,43 +223,73 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def read_json(path: Path, form: type[Any]) -> Any:
-    """Read a JSON file as ``form``. Raises UsageError."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=form)
-    except OSError as error:
-        raise MissingError(f"{path}: {error.strerror}; the checkpoint is incomplete") from error
-    except msgspec.DecodeError as error:
-        raise UsageError(f"{path}: {error}; not the settings of a model that can be exported") from error
+def _oddity(names: Iterable[str]) -> str | None:
+    """Say which well-known kind of weights is not plain, and what to do about it."""
+    joined = list(names)
+    if any("lora_" in name.lower() for name in joined):
+        return "LoRA weights: merge them first, or export the adapter's directory with its base"
+    if any(name.endswith((".theta", ".r")) for name in joined):
+        return "weights split into length and direction (GmP): convert them to plain weights first"
+    if any(name.endswith(("_scale_inv", ".SCB", ".absmax", ".qweight", ".qzeros")) for name in joined):
+        return "quantised weights: give the original checkpoint"
+    return None
 
 
-def _files(directory: Path) -> list[Path]:
-    if (directory / SINGLE).is_file():
-        return [directory / SINGLE]
-    if not (directory / INDEX).is_file():
-        raise MissingError(f"{directory}: neither {SINGLE} nor {INDEX}; the weights must be safetensors")
-    names = sorted(set(read_json(directory / INDEX, _Index).weight_map.values()))
-    for name in names:
-        if Path(name).name != name:
-            raise UsageError(f"{directory / INDEX}: {name!r} leads out of the checkpoint; do not use it")
-    return [directory / name for name in names]
+def _find_weights(directory: Path) -> list[Path]:
+    """Return the files of weights of a directory: open_clip's own where they are there, else transformers'."""
+    here = {path.name for path in directory.iterdir()}
+    if OPEN_CLIP in here:
+        for name in (*OPEN_CLIP_OWN, *(() if CONFIG in here else TRANSFORMERS_WEIGHTS)):
+            if name in here:
+                return [directory / name]
+    if CONFIG in here and any(name in here for name in (*TRANSFORMERS_WEIGHTS, _BIN_INDEX)):
+        return _transformers_files(directory, here)
+    if CONFIG not in here and OPEN_CLIP not in here:
+        raise MissingError(
+            f"{directory}: no checkpoint here (no {CONFIG}, no {OPEN_CLIP}); give the directory or hub id of one, "
+            "or a file of weights with --like"
+        )
+    expected = (*TRANSFORMERS_WEIGHTS, *(OPEN_CLIP_OWN if OPEN_CLIP in here else ()))
+    raise MissingError(f"{directory}: settings but no weights; expected one of {', '.join(expected)}")
 
 
-def _read_header(path: Path) -> dict[str, _Stored]:
-    """Read where each tensor lies, and let the library check that the file is whole."""
-    from safetensors import SafetensorError, safe_open
+def _first(here: set[str]) -> str:
+    return next(name for name in (*TRANSFORMERS_WEIGHTS, _BIN_INDEX) if name in here)
 
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = set(file.keys())
-        with path.open("rb") as raw:
-            length = int.from_bytes(raw.read(8), "little")
-            header = msgspec.json.decode(raw.read(length), type=dict[str, msgspec.Raw])
-    except (OSError, SafetensorError, msgspec.DecodeError) as error:
-        raise UsageError(f"{path}: not a whole safetensors file ({error}); download it again") from error
-    stored = {}
-    for name in names:
-        tensor = msgspec.json.decode(header[name], type=_Tensor)
-        start, stop = (8 + length + offset for offset in tensor.data_offsets)
-        stored[name] = _Stored(path, tensor.dtype, tensor.shape, start, stop)
-    return stored
+
+def _transformers_files(directory: Path, here: set[str]) -> list[Path]:
+    name = _first(here)
+    if not name.endswith(".index.json"):
+        return [directory / name]
+    mapped = read_json(directory / name).get("weight_map")
+    if not isinstance(mapped, dict) or not mapped or not all(isinstance(file, str) for file in mapped.values()):
+        raise UsageError(f"{directory / name}: no weight_map of tensors to files; download it again")
+    names = sorted(set(mapped.values()))
+    for file in names:
+        if Path(file).name != file:
+            raise UsageError(f"{directory / name}: {file!r} leads out of the checkpoint; do not use it")
+    return [directory / file for file in names]
+
+
+def _unwrap(stored: dict[str, Stored]) -> dict[str, Stored]:
+    """Remove prefixes that every name has."""
+    while True:
+        wrapper = next((one for one in _WRAPPERS if all(name.startswith(one) for name in stored)), None)
+        if wrapper is None or not stored:
+            return stored
+        stored = {name.removeprefix(wrapper): entry for name, entry in stored.items()}
+
+
+def _layout(source: Path, stored: dict[str, Stored]) -> Layout:
+    """Tell the layout by the names of the tensors, which neither library shares with the other."""
+    if any(name.startswith(("vision_model.", "text_model.")) for name in stored):
+        return "transformers"
+    if any(name.startswith("visual.") for name in stored):
+        return "open_clip"
+    if source.is_dir() and (source / CONFIG).is_file():
+        return "transformers"  # config.json says what it is, and the refusal can name it
+    some = ", ".join(sorted(stored)[:4])
+    raise UsageError(
+        f"{source}: its tensors are not those of a CLIP or SigLIP model ({some[:200]}); "
+        "expected vision_model.… (transformers) or visual.… (open_clip)"
+    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from overflight.export.tower import Weight
+    from overflight.export.tower import Linear, Weight
 
 OPSET = 20
 _IR_VERSION = 9  # the format that came with opset 20
@@ -88,9 +88,9 @@ class Graph:
         return self._tiny(name, np.asarray(value, dtype=getattr(value, "dtype", np.float32)))
 
     def save(self, path: Path, report: Callable[[float], None] = lambda share: None) -> None:
-        """Write the graph; above 1.5 GB its weights go beside it into ``path``.data.
+        """Write the graph; above 1.5 GB its weights are in ``path``.data next to it.
 
-        Peak memory is one weight. ``report`` is told the share that is written.
+        Peak memory is one weight. ``report`` receives the progress, 0 to 1.
         """
         total = sum(_size_bytes(weight) for weight in self._constants.values())
         aside = path.with_name(f"{path.name}.data") if total > EXTERNAL_ABOVE_BYTES else None
@@ -142,6 +142,21 @@ class Graph:
         entries = (len(head) + inline for head, inline in heads)
         length = len(rest) + sum(len(_INITIALIZER) + len(_varint(entry)) + entry for entry in entries)
         return bytes(model.SerializeToString() + _GRAPH + _varint(length) + rest)
+
+
+def linear(graph: Graph, name: str, x: str, product: Linear) -> str:
+    """Author x · weight + bias."""
+    x = graph.node(name, "MatMul", x, graph.weight(f"{name}.weight", product.weight))
+    if product.bias is None:
+        return x
+    return graph.node(f"{name}.add", "Add", x, graph.weight(f"{name}.bias", product.bias))
+
+
+def finish(graph: Graph, x: str, embedding: int) -> None:
+    """Author the unit vector of what was pooled, as the graph's output."""
+    length = graph.node(f"{graph.name}.length", "ReduceL2", x, graph.integers(-1), keepdims=1)
+    graph.node("embeddings", "Div", x, length)
+    graph.give("embeddings", "float32", ["N", embedding])
 
 
 def _size_bytes(weight: Weight) -> int:

@@ -68,7 +68,7 @@ def compare(
         logit_bias=manifest.logit_bias,
         labels=tuple(Label(text, (prompt,)) for text, prompt in zip(texts, prompts, strict=True)),
     )
-    match = Matcher(LabelBank(header, vectors, sha256="")).match(embedding)  # unrounded: it is never kept
+    match = Matcher(LabelBank(header, vectors, raw=b"")).match(embedding)  # not rounded: it is never stored
     independent = manifest.activation == "sigmoid"
     answers = [
         Similarity(

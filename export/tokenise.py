@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
-import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overflight.export.text_cleaning import canonicalise, cleaner
 from overflight.runtime.errors import BundleError, missing_extra
 
 if TYPE_CHECKING:
@@ -21,15 +20,10 @@ if TYPE_CHECKING:
 
     from overflight.runtime.bundle import Tokenising
 
+# What pads where the files do not say it.
+_PADS = {"siglip": "</s>", "siglip2": "<pad>", "clip": "<|endoftext|>", "open_clip": "<pad>"}
 _SPACE = "▁"  # how SentencePiece writes a space
 _UNK = "<unk>"
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def canonicalise(text: str, *, lower: bool = True) -> str:
-    """Lower-case, delete punctuation, collapse white space: big_vision's ``canonicalize_text``, SigLIP's own."""
-    text = (text.lower() if lower else text).translate(_NO_PUNCTUATION)
-    return re.sub(r"\s+", " ", text).strip()
 
 
 @dataclass(frozen=True)
@@ -59,10 +53,11 @@ class Tokeniser:
 
         SigLIP is canonicalised, split by SentencePiece (``spiece.model``, else ``tokenizer.json``), ended with
         ``</s>`` and padded with it. SigLIP 2 is lower-cased, split by ``tokenizer.json``, ended with ``<eos>`` and
-        padded on the side that the files name. CLIP does what ``tokenizer.json`` says. Raises BundleError for files
-        that are torn or of another model, MissingError where a library is not installed.
+        padded on the side that the files name. CLIP does what ``tokenizer.json`` says. OpenCLIP cleans a text first and
+        pads with an id of its own. Raises BundleError for files that are damaged or of another model, MissingError
+        where a library is not installed.
         """
-        config = _read_config(directory / "tokenizer_config.json")
+        config = read_tokenizer_config(directory / "tokenizer_config.json")
         spiece, tokenizer = directory / "spiece.model", directory / "tokenizer.json"
         if tokenising.kind == "siglip" and spiece.is_file():
             split = _sentencepiece(spiece, config, tokenising.context)
@@ -89,7 +84,8 @@ class Tokeniser:
         return np.array(rows, dtype=np.int64).reshape(len(rows), self.context)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_tokenizer_config(path: Path) -> dict[str, Any]:
+    """Read tokenizer_config.json, empty where it is missing. Raises BundleError."""
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -137,33 +133,43 @@ def _sentencepiece(path: Path, config: dict[str, Any], context: int) -> Callable
     return split
 
 
-def _tokenizers(path: Path, config: dict[str, Any], tokenising: Tokenising) -> Callable[[str], Tokens]:
+def load_tokenizer(path: Path) -> Any:
+    """Load a tokenizer.json. Raises BundleError, or MissingError without the library."""
     try:
-        from tokenizers import Tokenizer, normalizers
+        from tokenizers import Tokenizer
     except ImportError as error:
         raise missing_extra("tokenizers", "export") from error
     try:
-        model = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise BundleError(f"{path}: not a tokenizer ({error}); copy the checkpoint's tokenizer files again") from error
+        return Tokenizer.from_file(str(path))
+    except BaseException as error:  # nothing narrower, and a panic of the library is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        what = " ".join(str(error).split())[:200]
+        raise BundleError(f"{path}: not a tokenizer ({what}); copy the checkpoint's tokenizer files again") from error
+
+
+def _tokenizers(path: Path, config: dict[str, Any], tokenising: Tokenising) -> Callable[[str], Tokens]:
+    model = load_tokenizer(path)
+    from tokenizers import normalizers
 
     kind, context = tokenising.kind, tokenising.context
     lower = bool(config.get("do_lower_case", True))
     if kind == "siglip2" and lower:  # the published file lacks what the tower was trained with
         rest = [] if model.normalizer is None else [model.normalizer]
         model.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
-    pad = _token(config, "pad_token", {"siglip": "</s>", "siglip2": "<pad>", "clip": "<|endoftext|>"}[kind])
-    pad_id = model.token_to_id(pad)
+    pad = _token(config, "pad_token", _PADS[kind])
+    pad_id = model.token_to_id(pad) if tokenising.pad is None else tokenising.pad
     if pad_id is None:
         raise BundleError(f"{path}: the vocabulary has no {pad!r}, which pads; the tokenizer belongs to another model")
-    side = _padding_side(path, config, model.padding, kind)
+    side = _padding_side(path, config, model.padding, kind) if tokenising.pad is None else "right"
     model.enable_padding(direction=side, pad_id=pad_id, pad_token=pad, length=context)
     model.enable_truncation(context)
     special = model.num_special_tokens_to_add(False)
-    unk = model.token_to_id(_token(config, "unk_token", _UNK)) if kind != "clip" else None
+    unk = model.token_to_id(_token(config, "unk_token", _UNK)) if kind in ("siglip", "siglip2") else None
+    clean = cleaner(tokenising.clean)
 
     def split(text: str) -> Tokens:
-        seen = canonicalise(text, lower=lower) if kind == "siglip" else text
+        seen = canonicalise(text, lower=lower) if kind == "siglip" and tokenising.clean == "none" else clean(text)
         encoding = model.encode(seen)
         cut = sum(sum(rest.attention_mask) - special for rest in encoding.overflowing)
         return Tokens(tuple(encoding.ids), sum(encoding.attention_mask) + cut, _misspelt(seen, encoding, unk))

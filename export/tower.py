@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from overflight.runtime.bundle import Family, Resize
+    from overflight.runtime.bundle import Family, Resize, Tokenising
 
 Activation = Literal["gelu", "gelu-tanh", "quick-gelu"]
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A float32 array that is read, or computed from others, only when it is wanted; it is never kept."""
+    """A float32 array that is read, or computed from others, only when it is needed; it is never kept."""
 
     shape: tuple[int, ...]
     read: Callable[[], NDArray[np.float32]]
@@ -36,6 +36,14 @@ class Linear:
 
     weight: Weight
     bias: Weight | None = None
+
+    def scaled(self, gamma: Weight) -> Linear:
+        """Multiply the outputs by ``gamma`` ``[N]``: LayerScale (Touvron et al., 2021), folded into the product."""
+        weight, bias = self.weight, self.bias
+        return Linear(
+            Weight(weight.shape, lambda: weight.read() * gamma.read()),
+            None if bias is None else Weight(bias.shape, lambda: bias.read() * gamma.read()),
+        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class ProbePool:
 
 @dataclass(frozen=True)
 class PositionPool:
-    """The state at one position stands for all: 0 is CLIP's class token, -1 SigLIP's last text token."""
+    """The state at one position is the answer: 0 is CLIP's class token, -1 is SigLIP's last text token."""
 
     position: int
 
@@ -99,6 +107,20 @@ class EndPool:
     """CLIP's text: the state at the first ``end`` token; at the highest id where ``end`` is None."""
 
     end: int | None
+
+
+@dataclass(frozen=True)
+class MeanPool:
+    """The mean of the states from ``start`` on (1 leaves out the class token).
+
+    The encoder's norm is applied to the mean where ``norm_after`` is set, else to the states.
+    """
+
+    start: int
+    norm_after: bool
+
+
+Pool = ProbePool | PositionPool | EndPool | MeanPool
 
 
 @dataclass(frozen=True)
@@ -113,7 +135,7 @@ class Encoder:
     positions: Weight
     blocks: tuple[Block, ...]
     norm: Norm
-    pool: ProbePool | PositionPool | EndPool
+    pool: Pool
     projection: Linear | None
 
 
@@ -144,6 +166,42 @@ class ImageTower:
 
 
 @dataclass(frozen=True)
+class Convolution:
+    """A convolution ``[outputs, inputs, K, K]`` without padding for K = 1, with padding 1 for K = 3."""
+
+    weight: Weight
+    bias: Weight
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """Three convolutions and a shortcut; ``stride`` > 1 averages before the third and before the shortcut's own."""
+
+    first: Convolution
+    second: Convolution
+    third: Convolution
+    shortcut: Convolution | None
+    stride: int
+
+
+@dataclass(frozen=True)
+class ResNetTower:
+    """CLIP's ModifiedResNet (Radford et al., 2021): three stem convolutions, four stages, attention pooling.
+
+    ``positions`` is ``[1 + cells, W]``; ``projection`` is the attention's output product, ``[W, D]``.
+    """
+
+    side: int
+    pixels: Pixels
+    stem: tuple[Convolution, Convolution, Convolution]
+    blocks: tuple[Bottleneck, ...]
+    positions: Weight
+    attention: Attention
+    width: int
+
+
+@dataclass(frozen=True)
 class TextTower:
     """The text half: ``tokens`` ``[V, W]`` is the table of token embeddings; CLIP's attention is ``causal``."""
 
@@ -162,9 +220,11 @@ class Model:
     """Both towers and what turns their cosine into a score. ``embedding`` is the length D of an embedding."""
 
     family: Family
-    image: ImageTower
+    image: ImageTower | ResNetTower
     text: TextTower
     embedding: int
     logit_scale: float
     logit_bias: float
+    score: Literal["sigmoid", "softmax"]
     resize: Resize
+    tokenising: Tokenising

@@ -45,3 +45,12 @@ def read_regular(path: Path, most_bytes: int, error: type[OverflightError] = Sou
     if len(content) > most_bytes:
         raise error(f"{path}: grew beyond {most_bytes} bytes while it was read; expected at most that")
     return content
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return which file is at a path, or None."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

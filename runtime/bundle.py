@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from overflight.runtime.errors import BundleError, MissingError
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from overflight.runtime.signatures import Approval
@@ -22,23 +24,39 @@ MAX_MANIFEST_BYTES = 4 << 20
 Family = Literal["siglip", "siglip2", "clip"]
 Fit = Literal["squash", "crop", "letterbox"]
 Filter = Literal["bicubic", "bilinear", "lanczos", "box"]
+TokeniserKind = Literal["siglip", "siglip2", "clip", "open_clip"]
+Clean = Literal["none", "whitespace", "lower", "canonicalise"]
 Quantised = Literal["fp16", "int8"]  # the forms that calibration adds to the fp32 tower
 
 
 class Resize(msgspec.Struct, frozen=True):
-    """How a picture becomes the tower's square input: ``side`` pixels, Pillow's antialiased ``filter``, ``fit``."""
+    """How a picture becomes the tower's square input: ``side`` pixels, Pillow's antialiased ``filter``, ``fit``.
+
+    For ``crop``, the shorter edge is first scaled to ``edge`` pixels (0: to ``side``). Where an odd number of pixels is
+    cut off, transformers rounds the first pixel ``down`` and torchvision rounds it to ``even``. ``fill`` is the grey
+    level around a letterboxed picture.
+    """
 
     side: int
     filter: Filter
     fit: Fit
+    edge: int = 0
+    rounding: Literal["down", "even"] = "down"
+    fill: int = 127
 
 
 class Tokenising(msgspec.Struct, frozen=True):
-    """How a text becomes ``context`` token ids; the rules of each kind are in ``export/tokenise.py``."""
+    """How a text becomes ``context`` token ids; the rules of each kind are in ``export/tokenise.py``.
 
-    kind: Family
+    ``clean`` is what OpenCLIP does to a text before the tokenizer; ``pad`` is the id that fills the rest of the
+    context, where the tokenizer's own files do not decide it.
+    """
+
+    kind: TokeniserKind
     context: int
     vocabulary: int
+    clean: Clean = "none"
+    pad: int | None = None
 
 
 class Parity(msgspec.Struct, frozen=True):
@@ -48,6 +66,21 @@ class Parity(msgspec.Struct, frozen=True):
     reference: str
     max_abs: float
     samples: int
+
+
+class OutsideProof(msgspec.Struct, frozen=True):
+    """How far the bundle was from the publisher's own library: its loading, its preparation of pictures and texts.
+
+    Cosines are the lowest, ``max_abs`` the largest difference of unit embeddings, over ``pictures`` and ``texts``.
+    """
+
+    by: str
+    pictures: int
+    texts: int
+    image_cosine: float
+    image_max_abs: float
+    text_cosine: float
+    text_max_abs: float
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -72,6 +105,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``tower`` is the SHA-256 of the checkpoint's tensors: label banks are bound to it, so a bundle exported again from
     the same checkpoint keeps its banks. ``logit_scale`` is the stored logarithm: a logit is
     exp(logit_scale)·cosine + logit_bias. ``files`` maps every other file's relative POSIX path to its SHA-256.
+    ``notes`` say what the export assumed; ``proven`` is the proof by the publisher's own library, where there was one.
     """
 
     schema: int
@@ -89,6 +123,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parity: tuple[Parity, ...]
     files: dict[str, str]
     calibrated: Calibrated | None = None
+    notes: tuple[str, ...] = ()
+    proven: OutsideProof | None = None
 
 
 def hash_file(path: Path) -> str:
@@ -129,11 +165,11 @@ class Bundle:
             raise BundleError(f"{path / MANIFEST}: more than {MAX_MANIFEST_BYTES >> 20} MiB; export it again")
         approval = _approve(path, raw) if signed else None
         try:
-            schema = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get("schema")
+            schema = decode_json(raw, type=dict[str, msgspec.Raw]).get("schema")
             if schema is None or bytes(schema) != str(SCHEMA).encode():
                 got = None if schema is None else bytes(schema).decode()
                 raise BundleError(f"{path}: manifest schema {got}, expected {SCHEMA}; export the checkpoint again")
-            manifest = msgspec.json.decode(raw, type=Manifest)
+            manifest = decode_json(raw, type=Manifest)
         except msgspec.DecodeError as error:
             raise BundleError(f"{path / MANIFEST}: not a manifest ({error}); export the checkpoint again") from error
         for name in manifest.files:
@@ -201,18 +237,34 @@ def _approve(path: Path, manifest: bytes) -> Approval | None:
     return verify_signed(manifest, read_signature(path / MANIFEST), kind="bundle", source=str(path))
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a power cut, sees the old content or the new, never a part."""
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file so that a reader, or a power cut, sees the old content or the new, never a part.
+
+    Once this has returned, a power cut does not lose the new content. ``mode`` is limited by the umask.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_directory(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the disk has a directory's entries: a file that was renamed into it may vanish in a power cut else."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # a file system that cannot sync directories
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def default_bundle() -> Path:

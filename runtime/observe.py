@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -39,12 +40,13 @@ class PreparedFrame(NamedTuple):
 
 
 class FrameResult(NamedTuple):
-    """A frame, its observation, the unit embedding ``[D]`` and the decision behind it."""
+    """A frame, its observation, and what is behind it: unit embedding ``[D]``, decision, tile embeddings ``[T, D]``."""
 
     frame: Frame
     observation: Observation
     embedding: NDArray[np.float32]
     decision: Decision
+    tile_embeddings: NDArray[np.float32]
 
 
 def nowhere(frame: Frame) -> Location:
@@ -99,11 +101,17 @@ class Observer:
         return rows, columns
 
     def observe(
-        self, prepared: PreparedFrame, dropped: Mapping[str, int], locate: Callable[[Frame], Location] = nowhere
+        self,
+        prepared: PreparedFrame,
+        dropped: Mapping[str, int],
+        locate: Callable[[Frame], Location] = nowhere,
+        *,
+        skipped: Mapping[str, int] = MappingProxyType({}),
     ) -> FrameResult:
         """Evaluate a prepared frame.
 
-        ``dropped`` counts the frames lost since the previous observation, by reason. ``locate`` is called once: before
+        ``dropped`` counts the frames lost since the previous observation, by reason, and ``skipped`` those that the
+        user asked to skip. ``locate`` is called once: before
         the engine where tiles need the ground sample distance, after it otherwise, when newer telemetry has arrived.
         Raises EngineError when the engine fails or returns values that are not finite.
         """
@@ -142,6 +150,7 @@ class Observer:
             bank=bank.sha256[:16],
             engine=self._engine.info.sha256[:16],
             dropped=dict(dropped),
+            skipped=dict(skipped),
             media_ns=frame.media_ns,
             name=frame.name,
             pose=location.pose,
@@ -149,7 +158,7 @@ class Observer:
             window=frame.window,
             tiles=tiles,
         )
-        return FrameResult(frame, observation, embedding, decision)
+        return FrameResult(frame, observation, embedding, decision, embeddings[1:])
 
 
 def _best_scores(bank: LabelBank, match: Match) -> tuple[Score, ...]:
@@ -160,7 +169,7 @@ def _best_scores(bank: LabelBank, match: Match) -> tuple[Score, ...]:
             float(match.scores[row]),
             None if np.isnan(match.shares[row]) else float(match.shares[row]),
         )
-        for row in np.argsort(-match.cosines)[:TOP]
+        for row in np.argsort(-match.logits)[:TOP]
     )
 
 
@@ -171,4 +180,4 @@ def _decide_tiles(
         return None
     matches = [matcher.match(embedding) for embedding in embeddings]
     labels = tuple(decider.decide(match).label for match in matches)
-    return TileGrid(*grid, labels, tuple(round(float(match.scores[np.argmax(match.cosines)]), 4) for match in matches))
+    return TileGrid(*grid, labels, tuple(round(float(match.scores[np.argmax(match.logits)]), 4) for match in matches))

@@ -1,4 +1,4 @@
-"""What is written down: observations and the costs behind them, as one JSON line each."""
+"""What a flight records: observations and the costs behind them, as one JSON line each. See docs/formats.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from overflight.runtime.pose.record import Pose
 from overflight.runtime.tiles import TileGrid
 from overflight.runtime.window import Window
 
-SCHEMA = 1
+SCHEMA = 2  # of a flight directory
+SKIPPED = {"fps": "fps", "duty": "duty", "similar": "similar", "paced": "fps", "resting": "duty"}
+"""Reasons for which a frame was not evaluated because the user asked so; format 1 named two of them otherwise."""
 
 
 class Score(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,13 +38,15 @@ class Costs(msgspec.Struct, frozen=True):
 
 
 class Observation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one frame was judged to show.
+    """What one frame was decided to show.
 
-    ``label`` is None when the frame shows none of the labels ("unknown"). ``age_ns`` is the time from capture to
-    decision. ``dropped`` counts the frames lost since the previous observation, by reason. ``scores`` holds the best
-    labels, best first. ``bank`` and ``engine`` are the hashes (first 16 hex digits) of what answered. ``pose`` and
-    ``place`` are where the camera was and what ground it saw, where telemetry told; ``window`` is where the frame lies
-    in the mosaic that it was cut from. ``tiles`` is what its pieces show, where they were looked at too.
+    ``label`` is the best label present, None for "unknown". ``captured_ns`` is the monotonic clock of the device when
+    the frame arrived, ``captured_utc_ns`` when the picture was taken, ``media_ns`` its position in the recording; the
+    last two are None where the source does not tell. ``age_ns`` is the time from capture to decision. ``dropped``
+    counts the frames lost since the previous observation and ``skipped`` those that the user asked to skip, by reason.
+    ``scores`` holds the best labels, best first. ``bank`` and ``engine`` are the first 16 hex digits of their hashes.
+    ``pose`` and ``place`` are where the camera was and what ground it showed, if there is telemetry; ``window`` is
+    where the frame lies in the mosaic that it was cut from; ``tiles`` is what its tiles show.
     """
 
     frame: int
@@ -61,6 +65,41 @@ class Observation(msgspec.Struct, frozen=True, omit_defaults=True):
     place: Place | None = None
     window: Window | None = None
     tiles: TileGrid | None = None
+    skipped: dict[str, int] = {}
+
+    @property
+    def utc_ns(self) -> int | None:
+        """When the picture was taken: the source's own time, else the telemetry's; None where neither tells."""
+        if self.captured_utc_ns is not None:
+            return self.captured_utc_ns
+        return (self.pose.utc_ns or None) if self.pose is not None else None
+
+    @property
+    def moment_ns(self) -> int | None:
+        """When the picture was taken, on the clock that intervals are measured by.
+
+        The position in a recording, the time in a still's Exif, the monotonic clock for a live source. None for a still
+        or a recording without a time: how fast it was processed says nothing about the world.
+        """
+        if self.media_ns is not None:
+            return self.media_ns
+        if self.name is not None or self.window is not None:
+            return self.captured_utc_ns
+        return None if self.captured_utc_ns is None else self.captured_ns  # a live source always knows the time of day
+
+
+def split_skipped(observation: Observation) -> Observation:
+    """Return an observation of format 1, which counted skipped frames as dropped, as format 2 has it."""
+    if SKIPPED.keys().isdisjoint(observation.dropped):
+        return observation
+    dropped, skipped = partition_skipped(observation.dropped)
+    return msgspec.structs.replace(observation, dropped=dropped, skipped={**observation.skipped, **skipped})
+
+
+def partition_skipped(counts: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """Part counts by reason into frames lost and frames skipped because the user asked."""
+    dropped = {reason: count for reason, count in counts.items() if reason not in SKIPPED}
+    return dropped, {SKIPPED[reason]: count for reason, count in counts.items() if reason in SKIPPED}
 
 
 def encode_line(record: msgspec.Struct) -> bytes:
@@ -80,11 +119,11 @@ class DeviceSummary(msgspec.Struct, frozen=True):
 class FlightRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What ``flight.json`` says: one run over one source.
 
-    ``ended_utc_ns`` and ``ended_because`` are absent while a flight goes on, and for ever if its end was a power cut.
-    ``observed`` and ``dropped`` (by reason) then stay at zero too: the journal has the truth. ``unrecorded`` counts
-    what a full or failing disk did not take; ``device`` is absent off the device; ``gate`` is what skipping similar
-    frames spared and cost; ``engine_note`` says how the engine was chosen, and that it was forced if it was. Hashes are
-    SHA-256, 64 hex digits.
+    ``ended_utc_ns`` and ``ended_because`` are absent during a flight, and stay absent if a power cut ended it.
+    ``observed``, ``dropped`` and ``skipped`` (by reason) then stay at zero too: the journal has the truth.
+    ``unrecorded`` counts what a full or failing disk did not take; ``device`` is absent off the device; ``gate`` is
+    what skipping similar frames saved and cost; ``engine_note`` says how the engine was chosen, and whether it was
+    forced. Hashes are SHA-256, 64 hex digits.
     """
 
     schema: int
@@ -103,6 +142,7 @@ class FlightRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     ended_because: str | None = None
     observed: int = 0
     dropped: dict[str, int] = {}
+    skipped: dict[str, int] = {}
     unrecorded: dict[str, int] = {}
     device: DeviceSummary | None = None
     gate: SimilarityReport | None = None

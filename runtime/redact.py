@@ -47,7 +47,7 @@ def quote_credentials(uri: str) -> str:
     at = _credentials_end(rest)
     if not separator or at <= 0:
         return uri
-    return f"{scheme}://{quote(rest[:at], safe=':%!$&()*+,;=~')}{rest[at:]}"
+    return f"{scheme}://{quote(rest[:at], safe=':%!$&()*+,;=~', errors='surrogateescape')}{rest[at:]}"
 
 
 def _credentials_end(rest: str) -> int:

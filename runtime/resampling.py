@@ -13,12 +13,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from overflight.runtime.bundle import Filter, Fit
+    from overflight.runtime.bundle import Filter, Resize
 
 Taps = list[tuple[int, "NDArray[np.float64]"]]  # for every output its first input, and the weights from there on
 
 _BLOCK = 16  # outputs per block: the BLAS kernel's width; wider wastes products on the zeros of the band
-PAD_GREY = 127  # what letterbox leaves around the picture: the middle of the tower's input range
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +40,12 @@ class Placing:
     window: tuple[slice, slice]
 
     @classmethod
-    def of(cls, height: int, width: int, side: int, kind: Filter, fit: Fit, pixel_aspect: float = 1.0) -> Placing:
+    def of(cls, height: int, width: int, contract: Resize, pixel_aspect: float = 1.0) -> Placing:
         """Place a picture of so many pixels, each ``pixel_aspect`` times as wide as high."""
-        scaled_height, scaled_width = _scaled_size(height, width * pixel_aspect, side, fit)
-        top, rows = _window(scaled_height, side)
-        left, columns = _window(scaled_width, side)
+        side, kind = contract.side, contract.filter
+        scaled_height, scaled_width = _scaled_size(height, width * pixel_aspect, contract)
+        top, rows = _window(scaled_height, contract)
+        left, columns = _window(scaled_width, contract)
         return cls(
             taps(width, scaled_width, kind)[left : left + columns],
             taps(height, scaled_height, kind)[top : top + rows],
@@ -53,21 +53,24 @@ class Placing:
         )
 
 
-def _scaled_size(height: float, width: float, side: int, fit: Fit) -> tuple[int, int]:
-    match fit:
+def _scaled_size(height: float, width: float, contract: Resize) -> tuple[int, int]:
+    side = contract.side
+    match contract.fit:
         case "squash":
             return side, side
-        case "crop":  # the shorter edge becomes the side; the longer is cut down to whole pixels, as CLIP does
-            short = min(height, width)
-            return int(side * height / short), int(side * width / short)
+        case "crop":  # the longer edge is cut down to whole pixels, as CLIP does
+            short, edge = min(height, width), contract.edge or side
+            return int(edge * height / short), int(edge * width / short)
         case "letterbox":
             long = max(height, width)
             return max(1, round(side * height / long)), max(1, round(side * width / long))
 
 
-def _window(scaled: int, side: int) -> tuple[int, int]:
-    """Where the side lies in a scaled edge: its first pixel and how many of them."""
-    return max(0, (scaled - side) // 2), min(scaled, side)
+def _window(scaled: int, contract: Resize) -> tuple[int, int]:
+    """Return where the side lies in a scaled edge: its first pixel, and how many pixels there are."""
+    excess = max(0, scaled - contract.side)
+    first = round(excess / 2) if contract.rounding == "even" else excess // 2
+    return first, min(scaled, contract.side)
 
 
 def _centre(length: int, side: int) -> slice:

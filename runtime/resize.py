@@ -15,7 +15,7 @@ import numpy as np
 
 from overflight.runtime.errors import SourceError
 from overflight.runtime.planes import Planes
-from overflight.runtime.resampling import PAD_GREY, Block, Placing, blocks
+from overflight.runtime.resampling import Block, Placing, blocks
 from overflight.runtime.resize_planes import PlanesPlan
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from overflight.runtime.bundle import Filter, Fit
     from overflight.runtime.bundle import Resize as ResizeContract
     from overflight.runtime.frame import ChannelOrder
 
@@ -40,6 +39,7 @@ class _Plan:
     across: list[Block]
     down: list[Block]
     window: tuple[slice, slice]
+    fill: int
     split: Callable[[NDArray[np.uint8], list[NDArray[np.uint8]]], object]
     planes: NDArray[np.uint8]
     chunk: NDArray[np.float32]
@@ -56,8 +56,7 @@ class Resizer:
 
     def __init__(self, contract: ResizeContract) -> None:
         self.side = contract.side
-        self._filter: Filter = contract.filter
-        self._fit: Fit = contract.fit
+        self._contract = contract
         self._plans: dict[tuple[int, int, ChannelOrder], _Plan] = {}
         self._planes_plans: dict[object, PlanesPlan] = {}
 
@@ -80,7 +79,7 @@ class Resizer:
         if plan is None:
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = _plan(height, width, self.side, self._filter, self._fit, order)
+            plan = self._plans[key] = _plan(height, width, self._contract, order)
         _run(plan, picture, out)
 
     def _plan_planes(self, picture: Planes) -> PlanesPlan:
@@ -89,7 +88,7 @@ class Resizer:
         if plan is None:
             if len(self._planes_plans) >= _MOST_PLANS:
                 self._planes_plans.clear()
-            plan = self._planes_plans[key] = PlanesPlan(picture, self.side, self._filter, self._fit)
+            plan = self._planes_plans[key] = PlanesPlan(picture, self._contract)
         return plan
 
 
@@ -113,7 +112,7 @@ def _run(plan: _Plan, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None
     rows_out, columns_out = plan.window
     target = out[rows_out, columns_out]
     if target.shape != out.shape:
-        out[:] = PAD_GREY
+        out[:] = plan.fill
     np.copyto(plan.levels, plan.result, casting="unsafe")  # in one piece: far faster than while interleaving
     target[:] = plan.levels.reshape(len(target), 3, -1).transpose(0, 2, 1)
 
@@ -137,8 +136,8 @@ def _round(values: NDArray[np.float32]) -> None:
     np.clip(values, 0, 255, out=values)
 
 
-def _plan(height: int, width: int, side: int, kind: Filter, fit: Fit, order: ChannelOrder) -> _Plan:
-    placing = Placing.of(height, width, side, kind, fit)
+def _plan(height: int, width: int, contract: ResizeContract, order: ChannelOrder) -> _Plan:
+    placing = Placing.of(height, width, contract)
     first_row = min(first for first, _ in placing.down)
     last_row = max(first + len(weights) for first, weights in placing.down)
     across = [replace(block, weights=np.ascontiguousarray(block.weights.T)) for block in blocks(placing.across)]
@@ -150,6 +149,7 @@ def _plan(height: int, width: int, side: int, kind: Filter, fit: Fit, order: Cha
         across=across,
         down=blocks([(first - first_row, weights) for first, weights in placing.down]),
         window=placing.window,
+        fill=contract.fill,
         split=_splitter(),
         planes=np.empty((3, chunk_rows, width), np.uint8),
         chunk=np.empty((chunk_rows, width), np.float32),

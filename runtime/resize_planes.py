@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from overflight.runtime.resampling import PAD_GREY, Placing, Taps, blocks, through_chroma
+from overflight.runtime.resampling import Placing, Taps, blocks, through_chroma
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from overflight.runtime.bundle import Filter, Fit
+    from overflight.runtime.bundle import Resize
     from overflight.runtime.planes import Planes
 
 _CHUNK_PIXELS = 230_400  # converted to float at a time, in whole rows: about what a second-level cache holds
@@ -26,12 +26,12 @@ _CHUNK_PIXELS = 230_400  # converted to float at a time, in whole rows: about wh
 class PlanesPlan:
     """Everything that planes of one size and layout need, with the buffers made once."""
 
-    def __init__(self, picture: Planes, side: int, kind: Filter, fit: Fit) -> None:
+    def __init__(self, picture: Planes, contract: Resize) -> None:
         height, width = picture.luma.shape
-        placing = Placing.of(height, width, side, kind, fit, picture.pixel_aspect)
+        placing = Placing.of(height, width, contract, picture.pixel_aspect)
         rows, columns = len(placing.down), len(placing.across)
         planes = 1 + len(picture.chroma)
-        self._window = placing.window
+        self._window, self._fill = placing.window, contract.fill
         self._results = np.empty((planes, rows, columns), np.float32)
         self._luma = _Pass(placing.across, placing.down, picture.luma.shape, self._results[0])
         self._chroma = [
@@ -67,7 +67,7 @@ class PlanesPlan:
         np.clip(self._levels, 0, 255, out=self._levels)  # 255.5 and above would wrap round
         target = out[self._window]
         if target.shape != out.shape:
-            out[:] = PAD_GREY
+            out[:] = self._fill
         target[:] = self._levels.astype(np.uint8).reshape(3, rows, columns).transpose(1, 2, 0)
 
 

@@ -17,6 +17,7 @@ from overflight.runtime.bundle import Bundle, hash_file, write_atomically
 from overflight.runtime.engines import Precision, Target, open_engine, open_reference
 from overflight.runtime.engines.record import EngineRecord
 from overflight.runtime.errors import EngineError, MissingError, OverflightError
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.paths import home
 from overflight.runtime.signatures.trust import check_private
 
@@ -87,7 +88,7 @@ class Store:
             if path.parent.name.startswith("."):
                 continue
             try:
-                record = msgspec.json.decode(path.read_bytes(), type=EngineRecord)
+                record = decode_json(path.read_bytes(), type=EngineRecord)
             except (OSError, msgspec.DecodeError) as error:
                 log.warning("%s: not an engine record (%s); overflight build makes it again", path, error)
                 continue
@@ -103,7 +104,7 @@ class Store:
     def default(self) -> StoredEngine | None:
         """Return the engine that ``run`` opens, or None when none was chosen or it is gone."""
         try:
-            name = msgspec.json.decode((self.path / DEFAULT).read_bytes(), type=_Default).entry
+            name = decode_json((self.path / DEFAULT).read_bytes(), type=_Default).entry
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:

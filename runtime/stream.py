@@ -28,9 +28,9 @@ class Stream:
     """One source evaluated by one observer.
 
     A live source is read in its own thread, only its newest frame is kept, and it is reopened until the stream is
-    stopped; any other source yields every frame in order. ``dropped`` counts the frames that were not observed, by
-    reason, since the start. ``locate`` returns a frame's pose and place. ``notice`` receives the reason while no
-    observation arrives, and None when they arrive again.
+    stopped; any other source yields every frame in order. ``dropped`` counts the frames that were lost, by reason,
+    since the start, ``skipped`` those that the user asked to skip. ``locate`` returns a frame's pose and place.
+    ``notice`` receives the reason while no observation arrives, and None when they arrive again.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Stream:
         self._locate, self._notice = locate, notice
         self.source: Source = open_source(where)
         self.dropped: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
         self._where = where
         self._quality, self._continuity = QualityCheck(live=self.source.live), ContinuityCheck()
         self._pacer = Pacer(pace := pace or Pace())
@@ -59,7 +60,7 @@ class Stream:
         The whole loop is here, on one screen. It ends at the source's end, after ``stop``, or with SourceError when a
         recording cannot be read further.
         """
-        lost: Counter[str] = Counter()  # since the previous observation
+        lost, skipped = Counter[str](), Counter[str]()  # since the previous observation
         for arrived in self._frames():
             if self.stopped:
                 break
@@ -71,29 +72,35 @@ class Stream:
             lost.update(frame.dropped)
             lost.update(self._continuity.changes(frame))
             if passed := self._pacer.passes(frame):
-                lost[passed] += 1
+                skipped[passed] += 1
                 continue
             prepared = self._observer.prepare(frame)
             if fault := self._quality.fault(prepared.pixels):
                 lost[fault] += 1
                 continue
             if self.similarity is not None and self.similarity.skips(prepared.pixels):
-                lost["similar"] += 1
+                skipped["similar"] += 1
                 continue
             try:
-                result = self._observer.observe(prepared, lost, self._locate)
+                result = self._observer.observe(prepared, lost, self._locate, skipped=skipped)
             except EngineError as error:
                 lost["engine-failed"] += 1
                 self._notice(str(error))
                 continue
-            self.dropped.update(lost)
-            lost.clear()
+            self._count(lost, skipped)
             self._notice(None)
             if self.similarity is not None:
                 self.similarity.evaluated(result.observation.label)
             yield result
         lost.update(self._lost_in_capture())
+        self._count(lost, skipped)
+
+    def _count(self, lost: Counter[str], skipped: Counter[str]) -> None:
+        """Add what was lost and skipped to the totals, and begin again."""
         self.dropped.update(lost)
+        self.skipped.update(skipped)
+        lost.clear()
+        skipped.clear()
 
     def stop(self) -> None:
         """End after the current frame; may be called from a signal handler or another thread."""
@@ -114,7 +121,8 @@ class Stream:
     @property
     def notes(self) -> list[str]:
         """What was unusual about the source, one line each."""
-        return self.source.notes if isinstance(self.source, Lossy) else []
+        notes: list[str] = getattr(self.source, "notes", [])
+        return notes
 
     def _frames(self) -> Iterator[Frame | None]:
         if not self.source.live:

@@ -11,7 +11,7 @@ import numpy as np
 
 from overflight.runtime.errors import UsageError
 from overflight.runtime.flight.directory import JOURNAL, OBSERVATIONS, read_record
-from overflight.runtime.flight.journal import read_observations
+from overflight.runtime.flight.journal_reader import read_observations
 from overflight.runtime.records import Observation
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The service command: fly from boot."""
+"""``overflight service``: run from boot."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ _WHAT = (
     click.argument("source"),
     click.option("--labels", type=click.Path(path_type=Path), help="A label bank; the bundle's own when left out."),
     click.option("--bundle", type=click.Path(path_type=Path), help="A bundle; the default model's when left out."),
+    click.option("--deployed", is_flag=True, help="Use the bundle and the labels of overflight deploy."),
     click.option("--home", type=click.Path(path_type=Path), default=room.HOME, help="Holds flights and engines."),
-    click.option("--user", default="overflight", show_default=True, help="Who flies; made where it does not exist."),
-    click.option("--watchdog", "watchdog_s", type=click.IntRange(min=2), default=30, help="Seconds without a frame."),
-)
+    click.option("--user", default="overflight", show_default=True, help="The service's user; created if missing."),
+    click.option("--watchdog", "watchdog_s", type=click.IntRange(min=2), default=30, show_default=True,
+                 help="Seconds without a frame until it is restarted."),
+    click.option("--health", type=click.IntRange(1, 65535), default=room.PORT, show_default=True,
+                 help="Loopback port of the health server."),
+    click.option("--device", "devices", multiple=True,
+                 help="A further device that may be used, such as /dev/ttyTHS1 or char-ttyS; repeatable."),
+    click.argument("options", nargs=-1),
+)  # fmt: skip
 
 
 def _what(function: Callable[..., None]) -> Callable[..., None]:
@@ -42,9 +49,10 @@ class _NotRoot(click.ClickException):
 
 @click.group()
 def command() -> None:
-    """Fly from boot: write, install or remove the systemd service.
+    """Run from boot: write, install or remove the systemd service.
 
-    Example: sudo overflight service install csi://0 --labels bank.safetensors
+    \b
+    sudo overflight service install csi://0 --labels bank.safetensors
     """
 
 
@@ -53,11 +61,15 @@ def command() -> None:
 @_ROOT
 @_JSON
 def install(root: Path, as_json: bool, **what: Any) -> None:
-    """Install the service and start it; again with another source to change it.
+    """Install the service and start it; repeat it with other options to change it.
 
-    Example: sudo overflight service install /dev/video0 --labels bank.safetensors
+    OPTIONS after -- are further options of overflight run.
+
+    \b
+    sudo overflight service install /dev/video0 --labels bank.safetensors
+    sudo overflight service install csi://0 --deployed -- --pose udpin:0.0.0.0:14550
     """
-    _tell(lambda: room.install(room.Service(**what), root), as_json=as_json)
+    _tell(lambda: room.install(_service(**what), root), as_json=as_json)
 
 
 @command.command()
@@ -66,9 +78,10 @@ def install(root: Path, as_json: bool, **what: Any) -> None:
 def show(as_json: bool, **what: Any) -> None:
     """Print the unit that install would write.
 
-    Example: overflight service show /dev/video0 > overflight.service
+    \b
+    overflight service show /dev/video0 > overflight.service
     """
-    unit = room.render(room.Service(**what))
+    unit = room.render(_service(**what))
     click.echo(json.dumps({"unit": unit}) if as_json else unit, nl=as_json)
 
 
@@ -76,11 +89,19 @@ def show(as_json: bool, **what: Any) -> None:
 @_ROOT
 @_JSON
 def remove(root: Path, as_json: bool) -> None:
-    """Stop the service and delete it; flights and engines stay.
+    """Stop the service and delete it; flights and engines are kept.
 
-    Example: sudo overflight service remove
+    \b
+    sudo overflight service remove
     """
     _tell(lambda: room.remove(root), as_json=as_json)
+
+
+def _service(**what: Any) -> room.Service:
+    try:
+        return room.Service(**what)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _tell(act: Callable[[], list[str]], *, as_json: bool) -> None:

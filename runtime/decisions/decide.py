@@ -1,4 +1,4 @@
-"""Deciding: which labels one frame shows, or that it shows none of them."""
+"""Deciding: which labels one frame shows, or that it shows none of them. The only decision rule of the project."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from overflight.runtime.decisions.match import Match
 
 OFF = 0.8  # a label that has begun ends below this share of its threshold, so that it does not flicker on it
+LEAST_SCORE = 0.01  # of any label of a sigmoid tower whose bank states no threshold; not fitted, see docs/labels.md
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one frame was judged to show.
+    """What one frame was decided to show.
 
     ``label`` is the best label present, None for "unknown"; ``present`` maps every label that is shown to its score,
     ``still`` those that would be if they had begun before.
@@ -32,45 +33,78 @@ class Decision:
 class Decider:
     """A bank's rules laid out for deciding.
 
-    A label with a threshold is present when its share (inside an exclusive group) or else its sigmoid score reaches it;
-    a label without one when it is the best of all. Nothing is present that a background label beats, and in an
-    exclusive group only its best. ``margin`` is the least lead in score that the best label needs over the next of
-    another name when it has no threshold.
+    A label is present when its share (inside an exclusive group) or else its score reaches its threshold, no background
+    label has a higher logit, and, in an exclusive group, no other label of the group has. A label without a threshold
+    takes the bank's; every label of an exclusive group needs the bank's as a score too. If the bank has none either,
+    the label is present only as the best of all, at a score of ``LEAST_SCORE`` or more. ``margin`` is the lead in score
+    over the second best label that labels without a threshold of their own need.
     """
 
     def __init__(self, bank: LabelBank, margin: float = 0.0) -> None:
-        labels = bank.header.labels
+        header = bank.header
+        labels = header.labels
         self._names = [label.text for label in labels]
         self._background = np.flatnonzero([label.background for label in labels])
-        self._thresholds = np.array([np.nan if x.threshold is None else x.threshold for x in labels], np.float32)
         groups = np.array([label.group or "" for label in labels])
-        self._exclusive = [np.flatnonzero(groups == name) for name in bank.header.exclusive]
+        self._exclusive = [np.flatnonzero(groups == name) for name in header.exclusive]
+        own = np.array([np.nan if one.threshold is None else one.threshold for one in labels], np.float32)
+        self._unset = np.isnan(own)
+        self._only_best = header.threshold is None
+        sigmoid = header.activation == "sigmoid"
+        common = np.float32(header.threshold if header.threshold is not None else LEAST_SCORE if sigmoid else 0.0)
+        shared = np.isin(groups, header.exclusive) if sigmoid else np.zeros(len(labels), np.bool_)
+        # A share says which of the group, not whether any: noise has shares too. So a shared label needs a score.
+        self._least_scores = np.where(shared, common, np.float32(0))
+        self._thresholds = np.where(self._unset, np.where(shared, np.float32(0), common), own)
         self._margin = margin
 
     def decide(self, match: Match) -> Decision:
-        """Judge every label's answer."""
-        judged = np.where(np.isnan(match.shares), match.scores, match.shares)
+        """Decide which labels the frame shows."""
         candidates = self._candidates(match)
-        best = int(np.argmax(match.cosines))
-        leads = bool(candidates[best]) and np.isnan(self._thresholds[best]) and self._leads(match.scores, best)
-        with np.errstate(invalid="ignore"):  # NaN: a label without a threshold
-            present = candidates & (judged >= self._thresholds)
-            still = candidates & (judged >= self._thresholds * np.float32(OFF))
-        present[best] |= leads
-        still[best] |= leads
+        present = candidates & self._enough(match, 1.0)
         rows = np.flatnonzero(present)
-        label = self._names[rows[np.argmax(match.cosines[rows])]] if len(rows) else None
-        return Decision(label, self._named(present, match), self._named(still, match))
+        label = self._names[rows[np.argmax(match.logits[rows])]] if len(rows) else None
+        still = self._named(candidates & self._enough(match, OFF), match)
+        return Decision(label, self._named(present, match), still)
+
+    def present(self, match: Match) -> NDArray[np.bool_]:
+        """Return which rows of the bank are present, ``[K]``."""
+        rows: NDArray[np.bool_] = self._candidates(match) & self._enough(match, 1.0)
+        return rows
+
+    def possible(self, matches: Match) -> NDArray[np.bool_]:
+        """Return which of many answers ``[N, K]`` can show a label, ``[N]``: ``decide`` finds nothing in the others."""
+        enough = self._enough(matches, OFF)
+        enough[:, self._background] = False
+        return np.asarray(enough.any(axis=1), np.bool_)
+
+    def _enough(self, match: Match, ease: float) -> NDArray[np.bool_]:
+        """Whether each label reaches ``ease`` of what it needs."""
+        judged = np.where(np.isnan(match.shares), match.scores, match.shares)
+        least = np.float32(ease)
+        enough: NDArray[np.bool_] = (judged >= self._thresholds * least) & (match.scores >= self._least_scores * least)
+        return enough
 
     def _candidates(self, match: Match) -> NDArray[np.bool_]:
-        beaten = match.cosines[self._background].max() if len(self._background) else -np.inf
-        candidates: NDArray[np.bool_] = match.cosines > beaten
+        beaten = match.logits[self._background].max() if len(self._background) else -np.inf
+        candidates: NDArray[np.bool_] = match.logits > beaten
         for rows in self._exclusive:
-            winner = rows[np.argmax(match.cosines[rows])]
+            winner = rows[np.argmax(match.logits[rows])]
             kept = candidates[winner]
             candidates[rows] = False
             candidates[winner] = kept
+        if self._only_best or self._margin:
+            candidates &= ~self._held_back(match)
         return candidates
+
+    def _held_back(self, match: Match) -> NDArray[np.bool_]:
+        """Which labels without a threshold of their own are out: all without a lead, else all but the best."""
+        best = int(np.argmax(match.logits))
+        held: NDArray[np.bool_] = self._unset.copy()
+        if self._leads(match.scores, best):
+            held[best] = False
+            held &= self._only_best
+        return held
 
     def _leads(self, scores: NDArray[np.float32], best: int) -> bool:
         if not self._margin or len(scores) < 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING
 
 from overflight.runtime.event import Event, EventType
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from overflight.runtime.decisions.decide import Decision
     from overflight.runtime.records import Observation
 
-CHANGE = 0.1  # a score that has risen by so much since it was last told is news
+CHANGE = 0.1  # a score that has risen by so much since the last message is worth another one
+_INTERVALS = 9  # the usual interval between observations is the median of so many
+_SLOW = 3.0  # where observations come slowly, a gap is this many usual intervals
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,10 @@ class EventRules:
     """When a label's presence becomes an event.
 
     It begins when ``hits`` of the last ``window`` observations show it, for at least ``least_s`` seconds, and not
-    within ``cool_down_s`` of its last end; it ends when fewer than ``hits`` still do, or after ``gap_s`` without any
-    look.
+    within ``cool_down_s`` of its last end; it ends when fewer than ``hits`` still do, or after ``gap_s`` without an
+    observation (three usual intervals where those are longer: survey stills, a low ``--fps``). Seconds are the source's
+    own: position in a recording, Exif time of stills, the clock for a live source. For stills without a time only
+    ``hits`` and ``window`` count.
     """
 
     hits: int = 3
@@ -33,55 +38,67 @@ class EventRules:
 
 @dataclass
 class _Track:
-    """One label's recent past. Times are the capture times of frames, monotonic."""
+    """One label's recent past."""
 
     marks: deque[bool]
-    first: Observation | None = None  # the first look of the present run of marks
-    event: Event | None = None  # what was last told, while the event lasts
+    first: Observation | None = None  # the first observation of the present run of marks
+    event: Event | None = None  # the last step, while the event lasts
     best: float = 0.0
-    quiet_until_ns: int = 0
+    ended_ns: int | None = None
 
 
 @dataclass
 class EventTracker:
-    """Turns a flight's verdicts into events; ``flight`` and a number make their ids.
+    """Turns a flight's decisions into events; ``flight`` and a number make their ids.
 
-    ``epoch_utc_ns`` stands for the start of a recording that does not tell its time.
+    The same observations give the same events: nothing here reads a clock.
     """
 
     rules: EventRules
     flight: str
-    epoch_utc_ns: int
     _tracks: dict[str, _Track] = field(default_factory=dict)
     _count: int = 0
     _last: Observation | None = None
+    _last_moment_ns: int | None = None
+    _intervals: deque[int] = field(default_factory=lambda: deque(maxlen=_INTERVALS))
 
-    def follow(self, observation: Observation, verdict: Decision) -> list[Event]:
-        """Take one observation's verdict and return what it began, changed or ended."""
-        events = []
-        if self._last and observation.captured_ns - self._last.captured_ns > self.rules.gap_s * 1e9:
-            events += self.end()
-        for label in verdict.present:
+    def follow(self, observation: Observation, decision: Decision) -> list[Event]:
+        """Take one observation's decision and return what it began, changed or ended."""
+        events = self.end() if self._after_gap(observation) else []
+        for label in decision.present:
             if label not in self._tracks:
                 self._tracks[label] = _Track(deque(maxlen=self.rules.window))
         for label, track in list(self._tracks.items()):
-            events += self._step(label, track, observation, verdict)
-            if not any(track.marks) and not track.event and observation.captured_ns >= track.quiet_until_ns:
+            events += self._step(label, track, observation, decision)
+            if not any(track.marks) and not track.event and not self._cools_down(track, observation):
                 del self._tracks[label]
         self._last = observation
         return events
 
     def end(self) -> list[Event]:
-        """End everything that lasts, at the last observation: the flight is over, or nothing was seen for long."""
+        """End everything that lasts, at the last observation: the flight is over, or a gap followed it."""
         if self._last is None:
             return []
         lasting = [(label, track) for label, track in self._tracks.items() if track.event]
-        ended = [self._tell("end", label, track, self._last) for label, track in lasting]
+        ended = [self._record("end", label, track, self._last) for label, track in lasting]
         self._tracks.clear()
         return ended
 
-    def _step(self, label: str, track: _Track, observation: Observation, verdict: Decision) -> list[Event]:
-        score = (verdict.still if track.event else verdict.present).get(label)
+    def _after_gap(self, observation: Observation) -> bool:
+        """Whether so much time passed since the last observation that nothing is known about it."""
+        now_ns, before_ns = observation.moment_ns, self._last_moment_ns
+        if now_ns is None:
+            return False
+        self._last_moment_ns = now_ns
+        if before_ns is None:
+            return False
+        passed_ns = abs(now_ns - before_ns)  # the stills of a folder need not be in order of time
+        usual_ns = median(self._intervals) if self._intervals else passed_ns
+        self._intervals.append(passed_ns)
+        return passed_ns > max(self.rules.gap_s * 1e9, _SLOW * usual_ns)
+
+    def _step(self, label: str, track: _Track, observation: Observation, decision: Decision) -> list[Event]:
+        score = (decision.still if track.event else decision.present).get(label)
         track.marks.append(score is not None)
         if score is not None:
             track.best = max(track.best, score)
@@ -91,33 +108,40 @@ class EventTracker:
             if seen < self.rules.hits:
                 return [self._finish(label, track, observation)]
             risen = track.best - track.event.score >= CHANGE
-            return [self._tell("change", label, track, observation)] if risen else []
+            return [self._record("change", label, track, observation)] if risen else []
         if not seen:
             track.first, track.best = None, 0.0
-        elif seen >= self.rules.hits and self._lasts(track, observation):
+        elif seen >= self.rules.hits and self._lasts(track, observation) and not self._cools_down(track, observation):
             self._count += 1
-            return [self._tell("begin", label, track, observation)]
+            return [self._record("begin", label, track, observation)]
         return []
 
     def _lasts(self, track: _Track, observation: Observation) -> bool:
-        lasted_ns = observation.captured_ns - (track.first or observation).captured_ns
-        return observation.captured_ns >= track.quiet_until_ns and lasted_ns >= self.rules.least_s * 1e9
+        lasted_ns = _passed_ns(track.first, observation)
+        return lasted_ns is None or lasted_ns >= self.rules.least_s * 1e9
+
+    def _cools_down(self, track: _Track, observation: Observation) -> bool:
+        now_ns = observation.moment_ns
+        if track.ended_ns is None or now_ns is None:
+            return False
+        return 0 <= now_ns - track.ended_ns < self.rules.cool_down_s * 1e9
 
     def _finish(self, label: str, track: _Track, observation: Observation) -> Event:
-        event = self._tell("end", label, track, observation)
+        event = self._record("end", label, track, observation)
         track.event, track.first, track.best = None, None, 0.0
         track.marks.clear()
-        track.quiet_until_ns = observation.captured_ns + int(self.rules.cool_down_s * 1e9)
+        track.ended_ns = observation.moment_ns
         return event
 
-    def _tell(self, kind: EventType, label: str, track: _Track, observation: Observation) -> Event:
+    def _record(self, kind: EventType, label: str, track: _Track, observation: Observation) -> Event:
         previous = track.event
+        first = track.first or observation
         track.event = Event(
             id=previous.id if previous else f"{self.flight}-{self._count}",
             type=kind,
             label=label,
-            started_utc_ns=previous.started_utc_ns if previous else self._utc_ns(track.first or observation),
-            utc_ns=self._utc_ns(observation),
+            started_utc_ns=previous.started_utc_ns if previous else first.utc_ns,
+            utc_ns=observation.utc_ns,
             frame=observation.frame,
             score=track.best,
             sequence=previous.sequence + 1 if previous else 0,
@@ -127,10 +151,16 @@ class EventTracker:
             bank=observation.bank,
             engine=observation.engine,
             name=observation.name,
+            started_frame=previous.started_frame if previous else first.frame,
+            started_media_ns=previous.started_media_ns if previous else first.media_ns,
+            media_ns=observation.media_ns,
+            lasted_ns=_passed_ns(first, observation),
         )
         return track.event
 
-    def _utc_ns(self, observation: Observation) -> int:
-        if observation.captured_utc_ns is not None:
-            return observation.captured_utc_ns
-        return self.epoch_utc_ns + (observation.media_ns or 0)
+
+def _passed_ns(first: Observation | None, last: Observation) -> int | None:
+    """Return the time between two observations by the source's own clock, None where it does not tell."""
+    if first is None or first.moment_ns is None or last.moment_ns is None:
+        return None
+    return last.moment_ns - first.moment_ns

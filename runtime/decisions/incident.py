@@ -22,7 +22,7 @@ class _Incident:
     id: str
     label: str
     place: Place
-    seen_utc_ns: int
+    seen_ns: int | None
 
 
 class Incidents:
@@ -38,21 +38,22 @@ class Incidents:
         self._of_event: dict[str, _Incident] = {}
 
     def join(self, event: Event) -> Event:
-        """Return the event with its incident's id; an event without a trusted place is left as it is.
+        """Return the event with its incident's id; an event without a trusted place is returned unchanged.
 
-        An event keeps the incident it began with. Of two incidents in reach the nearer one is taken.
+        An event keeps the incident it began with. Of two incidents within reach the nearer one is taken. Events of a
+        source that tells no time are joined by place alone.
         """
         incident = self._of_event.get(event.id)
         place = event.place
         if incident is None and place is not None and not place.stale:
             incident = self._nearest(event, place)
             if incident is None:
-                incident = _Incident(event.id, event.label, place, event.utc_ns)
+                incident = _Incident(event.id, event.label, place, _time_ns(event))
                 self._incidents.append(incident)
             self._of_event[event.id] = incident
         if incident is None:
             return event
-        incident.seen_utc_ns = max(incident.seen_utc_ns, event.utc_ns)
+        incident.seen_ns = max(filter(None, (incident.seen_ns, _time_ns(event))), default=None)
         if place is not None and not place.stale and place.error_m < incident.place.error_m:
             incident.place = place
         if event.type == "end":
@@ -61,7 +62,9 @@ class Incidents:
 
     def _nearest(self, event: Event, place: Place) -> _Incident | None:
         here = place.lat_deg, place.lon_deg
-        self._incidents = [i for i in self._incidents if event.utc_ns - i.seen_utc_ns <= self._within_ns]
+        now_ns = _time_ns(event)
+        if now_ns is not None:
+            self._incidents = [i for i in self._incidents if now_ns - (i.seen_ns or now_ns) <= self._within_ns]
         near = [
             (distance_m(here, (incident.place.lat_deg, incident.place.lon_deg)), incident)
             for incident in self._incidents
@@ -69,3 +72,8 @@ class Incidents:
         ]
         near = [pair for pair in near if pair[0] <= self._radius_m]
         return min(near, key=lambda pair: pair[0])[1] if near else None
+
+
+def _time_ns(event: Event) -> int | None:
+    """Return the event's time by the source's own clock: UTC, else the position in the recording."""
+    return event.media_ns if event.utc_ns is None else event.utc_ns

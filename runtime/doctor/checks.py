@@ -19,6 +19,7 @@ from overflight.runtime.doctor.installation import Installation, extensions, nee
 from overflight.runtime.doctor.memory_plan import plan_build, plan_flight, usable_here
 from overflight.runtime.doctor.tower import read_tower
 from overflight.runtime.errors import OverflightError
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -279,7 +280,7 @@ def _fault(it: Installation, record: _Record | None) -> str | None:
 
 def _decode(path: Path, kind: type[_Kind]) -> _Kind | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return decode_json(path.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError):
         return None
 

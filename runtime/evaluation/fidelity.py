@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from overflight.runtime.decisions.match import Matcher
+from overflight.runtime.decisions.decide import Decider
+from overflight.runtime.decisions.match import Match, Matcher
 from overflight.runtime.engines.record import Agreement, Fidelity, FidelityLimits, FidelityVerdict
 from overflight.runtime.errors import UsageError
 
@@ -110,8 +111,10 @@ def _agree(
     finite: NDArray[np.bool_],
     truth: Sequence[str | None] | None,
 ) -> Agreement:
-    best, answered = (reference @ bank.vectors.T).argmax(axis=1), (answers @ bank.vectors.T).argmax(axis=1)
-    reports, answers_reports = _reported(bank, reference), _reported(bank, answers) & finite[:, None]
+    matcher, decider = Matcher(bank), Decider(bank)
+    expected, got = ([matcher.match(embedding) for embedding in rows] for rows in (reference, answers))
+    best, answered = (np.array([match.logits.argmax() for match in matches]) for matches in (expected, got))
+    reports, answers_reports = _reported(decider, expected), _reported(decider, got) & finite[:, None]
     either = int((reports | answers_reports).sum())
     accuracy = reference_accuracy = None
     if truth is not None:
@@ -140,22 +143,6 @@ def _plain(name: str) -> str:
     return "".join(filter(str.isalnum, name)).casefold()
 
 
-def _reported(bank: LabelBank, embeddings: Vectors) -> NDArray[np.bool_]:
-    """Which labels each frame is reported with ``[N, K]``: those above their threshold, the best where they have none.
-
-    A frame that a background label fits best is reported with nothing.
-    """
-    labels = bank.header.labels
-    bars = np.array([np.nan if label.threshold is None else label.threshold for label in labels])
-    background = np.array([label.background for label in labels])
-    matcher = Matcher(bank)
-    reports = np.zeros((len(embeddings), len(labels)), np.bool_)
-    for row, embedding in zip(reports, embeddings, strict=True):
-        match = matcher.match(embedding)
-        best = int(match.cosines.argmax())
-        if background[best]:
-            continue
-        judged = np.where(np.isnan(match.shares), match.scores, match.shares)
-        row[:] = (judged >= bars) & ~background
-        row[best] |= bool(np.isnan(bars[best]))
-    return reports
+def _reported(decider: Decider, matches: Sequence[Match]) -> NDArray[np.bool_]:
+    """Which labels each frame is reported with in flight ``[N, K]``."""
+    return np.stack([decider.present(match) for match in matches])

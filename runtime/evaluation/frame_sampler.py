@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
 import numpy as np
 
 from overflight.runtime.errors import OverflightError, SourceError, UsageError
 from overflight.runtime.flight.directory import RECORD
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.pose.source import open_poses
 from overflight.runtime.pose.stills import read_still
 from overflight.runtime.records import FlightRecord
@@ -73,7 +73,7 @@ class FrameSampler:
     def _add(self, where: str) -> None:
         path = Path(where).expanduser()
         if (path / RECORD).is_file():
-            record = msgspec.json.decode((path / RECORD).read_bytes(), type=FlightRecord)
+            record = decode_json((path / RECORD).read_bytes(), type=FlightRecord)
             self._add(record.source)
         elif path.is_dir():
             found = [one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and not one.name.startswith(".")]

@@ -14,6 +14,7 @@ import numpy as np
 from overflight.runtime.errors import BundleError, MissingError, UsageError
 from overflight.runtime.evaluation.duplicates import SAME, difference_hash, distance, emptiness
 from overflight.runtime.evaluation.frame_sampler import FrameSampler
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +92,7 @@ def bundled_holdout(bundle: Bundle) -> HeldOut:
 def read_picked(bundle: Bundle) -> PickedFrames:
     """Read the manifest of the frames that a bundle was calibrated with. Raises BundleError for a torn one."""
     try:
-        return msgspec.json.decode(bundle.file(FRAMES).read_bytes(), type=PickedFrames)
+        return decode_json(bundle.file(FRAMES).read_bytes(), type=PickedFrames)
     except msgspec.DecodeError as error:
         raise BundleError(f"{bundle.directory / FRAMES}: not a list of frames ({error}); calibrate again") from error
 

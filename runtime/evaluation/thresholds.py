@@ -87,14 +87,16 @@ class Example:
 def read_flights(flights: Sequence[Path], bank: LabelBank) -> Seen:
     """Join the embeddings of flights one behind the other. Raises UsageError for those of another tower."""
     from overflight.runtime.flight.directory import JOURNAL
-    from overflight.runtime.flight.journal import read_sights
+    from overflight.runtime.flight.journal_reader import JournalReader
 
     seconds: list[float] = []
     vectors: list[NDArray[np.float16]] = []
     for flight in flights:
         _check_tower(flight, bank)
         previous: float | None = None
-        for observation, vector in read_sights(flight / JOURNAL):
+        for observation, vector, _ in JournalReader(flight / JOURNAL).frames():
+            if vector is None:
+                continue
             now = (observation.captured_ns if observation.media_ns is None else observation.media_ns) / 1e9
             step = GAP_S if previous is None else min(max(0.0, now - previous), GAP_S)
             seconds.append((seconds[-1] if seconds else 0.0) + step)
@@ -115,11 +117,11 @@ def fit_background(bank: LabelBank, seen: Seen, rate_per_hour: float) -> tuple[L
     allowed = int(rate_per_hour * seen.hours)
     scores = judge(bank, seen.embeddings)
     fitted = []
-    for label, column in zip(bank.header.labels, scores.T, strict=True):
+    for label, column, scale in zip(bank.header.labels, scores.T, bank.scales, strict=True):
         if label.background:
             continue
         peaks = _peaks(seen.seconds, column)
-        threshold = _between(peaks, allowed, math.exp(bank.header.logit_scale) * _ROUNDING)
+        threshold = _between(peaks, allowed, float(scale) * _ROUNDING)
         most = _poisson_most(min(allowed, len(peaks))) / seen.hours if seen.hours else math.inf
         fitted.append(Fitted(label.text, threshold, label.threshold, min(allowed, len(peaks)), most))
     return _with_thresholds(bank, fitted), fitted
@@ -165,7 +167,7 @@ def example_reader(
 ) -> Iterator[Callable[[str], NDArray[np.float32]]]:
     """Yield what turns a row's name into a unit embedding: a frame of the one flight given, or else a picture file."""
     from overflight.runtime.flight.directory import JOURNAL
-    from overflight.runtime.flight.journal import read_sights
+    from overflight.runtime.flight.journal_reader import JournalReader
     from overflight.runtime.overflight import Overflight
     from overflight.runtime.sources.image import read_image
 
@@ -173,7 +175,11 @@ def example_reader(
         raise UsageError("--examples: with several flights a frame number names several frames; give one --flight")
     if flights:
         _check_tower(flights[0], bank)
-        known = {str(seen.frame): vector.astype(np.float32) for seen, vector in read_sights(flights[0] / JOURNAL)}
+        known = {
+            str(seen.frame): vector.astype(np.float32)
+            for seen, vector, _ in JournalReader(flights[0] / JOURNAL).frames()
+            if vector is not None
+        }
 
         def look_up(name: str) -> NDArray[np.float32]:
             if name not in known:
@@ -191,7 +197,7 @@ def judge(bank: LabelBank, embeddings: NDArray[np.float32]) -> NDArray[np.float6
 
     As in flight: what a background label beats, or another of its exclusive group, is not reported at any threshold.
     """
-    open_bank = _with_thresholds(bank, [Fitted(label.text, 0.0) for label in bank.header.labels])
+    open_bank = _with_thresholds(bank, [Fitted(label.text, 0.0) for label in bank.header.labels], common=0.0)
     matcher, decider = Matcher(bank), Decider(open_bank)
     names = [label.text for label in bank.header.labels]
     judged = np.zeros((len(embeddings), len(names)))
@@ -283,7 +289,7 @@ def _best_f1(name: str, before: float | None, scores: NDArray[np.float64], truth
     )
 
 
-def _with_thresholds(bank: LabelBank, fitted: Sequence[Fitted]) -> LabelBank:
+def _with_thresholds(bank: LabelBank, fitted: Sequence[Fitted], common: float | None = None) -> LabelBank:
     found = {item.label: item.threshold for item in fitted if item.threshold is not None}
     labels = tuple(
         msgspec.structs.replace(label, threshold=found.get(label.text, label.threshold))
@@ -291,7 +297,8 @@ def _with_thresholds(bank: LabelBank, fitted: Sequence[Fitted]) -> LabelBank:
         else label
         for label in bank.header.labels
     )
-    return LabelBank.make(msgspec.structs.replace(bank.header, labels=labels), bank.vectors)
+    threshold = bank.header.threshold if common is None else common
+    return LabelBank.make(msgspec.structs.replace(bank.header, labels=labels, threshold=threshold), bank.vectors)
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, object]]]:

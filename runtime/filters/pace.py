@@ -10,7 +10,7 @@ from overflight.runtime.errors import UsageError
 if TYPE_CHECKING:
     from overflight.runtime.frame import Frame
 
-Passed = Literal["paced", "resting"]
+Passed = Literal["fps", "duty"]
 _EARLY = 0.1  # of an interval: a camera's jitter must not turn half the rate into a third
 
 
@@ -76,9 +76,9 @@ class Pacer:
         if self._pace.duty is not None:
             on, period = self._pace.duty
             if (now_ns - self._first_ns) / 1e9 % period >= on:
-                return "resting"
+                return "duty"
         if self._interval_ns:
             if now_ns < self._due_ns - self._interval_ns * _EARLY:
-                return "paced"
+                return "fps"
             self._due_ns = max(self._due_ns, now_ns - self._interval_ns) + self._interval_ns
         return None

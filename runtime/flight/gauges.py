@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -33,6 +34,7 @@ class Status(msgspec.Struct, frozen=True):
     flight: str
     bundle: str
     bank: str
+    pid: int = 0
 
 
 class Gauges:
@@ -114,7 +116,8 @@ class Gauges:
     def status(self) -> Status:
         """Return what ``GET /status`` answers."""
         trouble = next(iter(self.troubles()), self.trouble)
-        return Status(self.fresh, self.observed, trouble, self.armed(), self.flight, self.bundle, self.bank)
+        names = self.flight, self.bundle, self.bank
+        return Status(self.fresh, self.observed, trouble, self.armed(), *names, os.getpid())
 
     def metrics(self) -> str:
         """Return the Prometheus text exposition, in base units."""

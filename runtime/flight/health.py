@@ -145,9 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(503, "another bank is being sent; send this one again later\n")
         else:
             try:
-                self._send(*self._take(int(length)))
+                answer = self._take(int(length))
             finally:
-                self.server.uploading.release()
+                self.server.uploading.release()  # before the answer: the client may send the next bank at once
+            self._send(*answer)
 
     def _take(self, length: int) -> tuple[int, str]:
         self._limited.until_s = time.monotonic() + UPLOAD_S

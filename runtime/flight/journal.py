@@ -1,61 +1,85 @@
 """The flight journal: a SQLite file that survives a power cut, written by its own thread.
 
-Write-ahead log, two commits a second, each synced to the disk (``synchronous=FULL``): what a power cut takes is less
-than the last second. A disk that fills or fails never stops the flight: rows wait in memory, then are counted as
-unrecorded. Within a byte budget, embeddings are shed first, then observations, events never.
+Write-ahead log, two commits a second, each synced to the disk (``synchronous=FULL``): a power cut loses less than the
+last second. A disk that fills or fails never stops the flight: rows wait in memory, then are counted as unrecorded.
+Within a byte budget, pictures are shed first, then the embeddings of tiles, of frames, and observations; events never.
+``docs/formats.md`` describes the file; ``journal_reader.py`` reads it.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
 from collections import Counter, deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-import numpy as np
 
+from overflight.runtime.bounded import identity
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.event import Event
 from overflight.runtime.records import Observation
+from overflight.runtime.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from overflight.jetson.telemetry import DeviceReading
 
+FORMAT = 2
+APPLICATION_ID = 0x4F464C54  # "OFLT": what file(1) and SQLite show for an Overflight journal
 COMMIT_S = 0.5
+CLOSE_S = 60.0  # a disk that does not answer for so long at the end of a flight is given up
+FILE_MODE = 0o640
 RESERVE_BYTES = 32_000_000  # free space that is left to the system: a full root disk can keep a board from starting
-SHED_EMBEDDINGS = 0.8  # of the budget: what is left then holds an hour of observations, or a day of events
-WAITING_ROWS = 5_000  # about 10 MB: minutes of a camera on a disk that does not answer
-_SCHEMA = """
+SHED_SHARES = (0.6, 0.7, 0.8, 1.0)  # of the budget: from here on no pictures, tiles, embeddings, observations
+WAITING_ROWS = 5_000  # minutes of a camera on a disk that does not answer
+WAITING_BYTES = 64_000_000
+_PICTURES, _TILES, _EMBEDDINGS, _OBSERVATIONS = 1, 2, 3, 4  # the steps of shedding
+_SCHEMA = f"""
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
 CREATE TABLE IF NOT EXISTS observations (
     id INTEGER PRIMARY KEY, frame INTEGER NOT NULL, captured_ns INTEGER NOT NULL, captured_utc_ns INTEGER,
-    label TEXT, record BLOB NOT NULL, embedding BLOB);
+    media_ns INTEGER, label TEXT, record BLOB NOT NULL, embedding BLOB, tiles BLOB);
 CREATE TABLE IF NOT EXISTS events (
-    id INTEGER PRIMARY KEY, event TEXT NOT NULL, type TEXT NOT NULL, utc_ns INTEGER NOT NULL, record BLOB NOT NULL);
+    id INTEGER PRIMARY KEY, event TEXT NOT NULL, type TEXT NOT NULL, frame INTEGER, utc_ns INTEGER,
+    media_ns INTEGER, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS pictures (
+    id INTEGER PRIMARY KEY, frame INTEGER NOT NULL, reasons TEXT NOT NULL, jpeg BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS device (id INTEGER PRIMARY KEY, utc_ns INTEGER NOT NULL, record BLOB NOT NULL);
 """
-_INSERT = {
-    "observations": "INSERT INTO observations (frame, captured_ns, captured_utc_ns, label, record, embedding) "
-    "VALUES (?, ?, ?, ?, ?, ?)",
-    "events": "INSERT INTO events (event, type, utc_ns, record) VALUES (?, ?, ?, ?)",
-    "device": "INSERT INTO device (utc_ns, record) VALUES (?, ?)",
+_COLUMNS = {
+    "observations": ("frame", "captured_ns", "captured_utc_ns", "media_ns", "label", "record", "embedding", "tiles"),
+    "events": ("event", "type", "frame", "utc_ns", "media_ns", "record"),
+    "pictures": ("frame", "reasons", "jpeg"),
+    "device": ("utc_ns", "record"),
 }
+_INSERT = {
+    table: f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+    for table, columns in _COLUMNS.items()
+}
+_RECORD, _EMBEDDING, _TILE_EMBEDDINGS = 5, 6, 7  # columns of an observation
 
 
 class _Row(NamedTuple):
     table: str
     values: tuple[object, ...]
 
+    @property
+    def size(self) -> int:
+        return sum(len(value) for value in self.values if isinstance(value, bytes))
+
 
 class Journal:
-    """Appends without waiting for the disk; ``unrecorded`` counts by table what the disk did not take."""
+    """Appends without waiting for the disk; ``unrecorded`` counts what was not written, by kind."""
 
     def __init__(self, path: Path, budget_bytes: int | None = None) -> None:
         self.path = path
@@ -63,20 +87,28 @@ class Journal:
         self.unrecorded: Counter[str] = Counter()
         self.trouble: str | None = None
         self._waiting: deque[_Row] = deque()
-        self._wake = threading.Condition()
-        self._closing = False
+        self._waiting_bytes = 0
+        self._guard = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._written: Counter[str] = Counter()
         try:
-            connect(path).close()
-        except sqlite3.Error as error:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, FILE_MODE))  # SQLite gives its other files the same mode
+            self._connection = self._connect()
+        except (sqlite3.Error, OSError) as error:
             raise OverflightError(
-                f"{path}: cannot write a journal here ({error}); free the disk or fly with --out"
+                f"{path}: cannot write a journal here ({error}); free the disk or name another folder with --out"
             ) from error
-        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
-        self._thread.start()
+        self.worker = Worker("journal", self._write, self._finish)
+        self.worker.start()
 
-    def append(self, observation: Observation, embedding: NDArray[np.float32] | None) -> None:
-        """Take one observation, with its unit embedding ``[D]`` to be kept in 16 bit."""
-        vector = None if embedding is None else embedding.astype(np.float16).tobytes()
+    def append(
+        self,
+        observation: Observation,
+        embedding: NDArray[np.float32] | None,
+        tile_embeddings: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Take one observation with the unit embeddings of its frame ``[D]`` and tiles ``[T, D]``, kept in 16 bit."""
         self._put(
             _Row(
                 "observations",
@@ -84,64 +116,103 @@ class Journal:
                     observation.frame,
                     observation.captured_ns,
                     observation.captured_utc_ns,
+                    observation.media_ns,
                     observation.label,
                     msgspec.json.encode(observation),
-                    vector,
+                    _half(embedding),
+                    _half(tile_embeddings),
                 ),
             )
         )
 
     def append_event(self, event: Event) -> None:
-        """Take one event; events are the last thing that is ever shed."""
-        self._put(_Row("events", (event.id, event.type, event.utc_ns, msgspec.json.encode(event))))
+        """Take one event; events are never shed."""
+        values = (event.id, event.type, event.frame, event.utc_ns, event.media_ns, msgspec.json.encode(event))
+        self._put(_Row("events", values))
+
+    def append_picture(self, frame: int, reasons: Sequence[str], jpeg: bytes) -> None:
+        """Take a small picture of a frame, and why it is kept."""
+        self._put(_Row("pictures", (frame, " ".join(reasons), jpeg)))
 
     def append_device(self, utc_ns: int, reading: DeviceReading) -> None:
         """Take one reading of the device."""
         self._put(_Row("device", (utc_ns, msgspec.json.encode(reading))))
 
     def close(self) -> None:
-        """Write what waits and fold the log into the file; what cannot be written is counted."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        self._thread.join()
+        """Write the waiting rows and fold the log into the file; what cannot be written is counted."""
+        if not self.worker.close(CLOSE_S):
+            self.trouble = f"{self.path}: the disk does not answer"
+            self.unrecorded.update(row.table for row in self._waiting)
 
     def _put(self, row: _Row) -> None:
-        with self._wake:
+        with self._guard:
             self._waiting.append(row)
+            self._waiting_bytes += row.size
             self._shed()
 
     def _shed(self) -> None:
-        """Keep what waits bounded: observations go before events, the newest first."""
-        while len(self._waiting) > WAITING_ROWS:
-            index = max((i for i, row in enumerate(self._waiting) if row.table == "observations"), default=-1)
-            self.unrecorded[self._waiting[index].table] += 1
+        """Keep the waiting rows bounded: pictures go before observations before events, the newest first."""
+        while len(self._waiting) > WAITING_ROWS or self._waiting_bytes > WAITING_BYTES:
+            tables = [row.table for row in self._waiting]
+            wanted = next((table for table in ("pictures", "observations") if table in tables), tables[-1])
+            index = len(tables) - 1 - tables[::-1].index(wanted)
+            self.unrecorded[wanted] += 1
+            self._waiting_bytes -= self._waiting[index].size
             del self._waiting[index]
 
-    def _write(self) -> None:
-        connection: sqlite3.Connection | None = None
-        closing = False
-        while not closing:
-            with self._wake:
-                if not self._closing:
-                    self._wake.wait(COMMIT_S)
-                closing, rows, self._waiting = self._closing, self._waiting, deque()
-            if not rows:
-                continue
-            rows = self._within_budget(rows)
-            try:
-                connection = connection or connect(self.path)
-                _commit(connection, rows)
+    def _write(self) -> float:
+        """Write what waits, at most once per ``COMMIT_S``."""
+        with self._guard:
+            rows, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+        try:
+            self._check_file()
+            if rows:
+                self._connection = self._connection or self._connect()
+                kept = self._readable(self._within_budget(rows))
+                _commit(self._connection, kept)
+                self._written.update(row.table for row in kept)
                 self.trouble = None
-            except sqlite3.Error as error:
-                self.trouble = f"{self.path}: {error}"
-                _drop(connection)
-                connection = None
-                with self._wake:
-                    self._waiting.extendleft(reversed(rows))
-                    self._shed()
+        except sqlite3.Error as error:
+            self.trouble = f"{self.path}: {error}"
+            self._disconnect()
+            self._put_back(rows)
+        except Exception:
+            self.unrecorded.update(row.table for row in rows)
+            raise
+        return COMMIT_S
+
+    def _finish(self) -> None:
+        self._write()
+        if self._waiting:  # the file was lost just now; a new one may take the rows
+            self._write()
         self.unrecorded.update(row.table for row in self._waiting)
-        _drop(connection)
+        self._disconnect()
+
+    def _put_back(self, rows: deque[_Row]) -> None:
+        with self._guard:
+            self._waiting.extendleft(reversed(rows))
+            self._waiting_bytes += sum(row.size for row in rows)
+            self._shed()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = connect(self.path)
+        self._file = identity(self.path)
+        return connection
+
+    def _check_file(self) -> None:
+        """Notice that the file was deleted or replaced: what was written to it is lost, and counted as unrecorded."""
+        if self._connection is None or identity(self.path) == self._file:
+            return
+        self.unrecorded.update(self._written)
+        lost, self._written = sum(self._written.values()), Counter()
+        self._disconnect()
+        raise sqlite3.OperationalError(f"the file was deleted or replaced in flight; {lost} rows are lost")
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):  # a dead disk cannot even be closed cleanly
+                connection.close()
 
     def _within_budget(self, rows: deque[_Row]) -> deque[_Row]:
         """Leave out what the budget or a nearly full disk no longer holds, and count it."""
@@ -150,29 +221,66 @@ class Journal:
             return rows
         kept: deque[_Row] = deque()
         for row in rows:
-            if row.table != "observations":
-                kept.append(row)
-            elif level == 1:
-                self.unrecorded["embeddings"] += row.values[-1] is not None
-                kept.append(row._replace(values=(*row.values[:-1], None)))
+            if row.table == "pictures" or (row.table == "observations" and level >= _OBSERVATIONS):
+                self.unrecorded[row.table] += 1
+            elif row.table == "observations":
+                kept.append(self._without_embeddings(row, level))
             else:
-                self.unrecorded["observations"] += 1
+                kept.append(row)
         return kept
 
+    def _without_embeddings(self, row: _Row, level: int) -> _Row:
+        values = list(row.values)
+        for what, column, step in (("tiles", _TILE_EMBEDDINGS, _TILES), ("embeddings", _EMBEDDING, _EMBEDDINGS)):
+            if level >= step and values[column] is not None:
+                self.unrecorded[what] += 1
+                values[column] = None
+        return row._replace(values=tuple(values))
+
+    def _readable(self, rows: deque[_Row]) -> deque[_Row]:
+        """Leave out, and count, every row that a reader could not decode: JSON has no NaN, it becomes null."""
+        kept: deque[_Row] = deque()
+        for row in rows:
+            if row.table == "observations" and (record := self._checked(row.values[_RECORD])) is not None:
+                kept.append(row._replace(values=(*row.values[:_RECORD], record, *row.values[_RECORD + 1 :])))
+            elif row.table == "events" and not _decodes(row.values[-1], Event):
+                self.unrecorded["events"] += 1
+            elif row.table != "observations":
+                kept.append(row)
+        return kept
+
+    def _checked(self, record: object) -> bytes | None:
+        """Return an observation's record if a reader can decode it, without pose and place if they are at fault."""
+        if isinstance(record, bytes):
+            if _decodes(record, Observation):
+                return record
+            fields = msgspec.json.decode(record, type=dict[str, msgspec.Raw])
+            bare = msgspec.json.encode({name: fields[name] for name in fields if name not in ("pose", "place")})
+            if _decodes(bare, Observation):
+                self.unrecorded["poses"] += 1
+                return bare
+        self.unrecorded["observations"] += 1
+        self.trouble = f"{self.path}: an observation holds a value that is not finite; it is not recorded"
+        return None
+
     def _pressure(self) -> int:
-        """Return 0 where there is room, 1 where embeddings must go, 2 where only events are still kept."""
+        """Return how many steps of shedding are needed: 0 where there is room, 4 where only events are kept."""
         try:
             free = shutil.disk_usage(self.path.parent).free
-            used = sum(path.stat().st_size for path in self.path.parent.glob(f"{self.path.name}*"))
-        except OSError:  # the disk itself is gone; the writing will say so
+            used = sum(
+                path.stat().st_size
+                for folder in (self.path.parent.glob(f"{self.path.name}*"), self.path.parent.glob("banks/*"))
+                for path in folder
+            )
+        except OSError:  # the disk itself is gone; the writing will report it
             return 0
         budget = self._budget_bytes
-        shares = [RESERVE_BYTES / max(1, free), 0.0 if budget is None else used / max(1, budget)]
-        return int(max(shares) >= SHED_EMBEDDINGS) + int(max(shares) >= 1.0)
+        share = max(RESERVE_BYTES / max(1, free), 0.0 if budget is None else used / max(1, budget))
+        return sum(share >= step for step in SHED_SHARES)
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a journal for writing, made where there is none."""
+    """Open a journal for writing, created if missing."""
     connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -184,56 +292,16 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def read_observations(path: Path) -> Iterator[Observation]:
-    """Yield what a journal holds, in order; also of a flight whose end was a power cut."""
-    decoder = msgspec.json.Decoder(Observation)
-    for (record,) in _select(path, "SELECT record FROM observations ORDER BY id"):
-        yield decoder.decode(record)
+def _half(vectors: NDArray[np.float32] | None) -> bytes | None:
+    return None if vectors is None or not len(vectors) else vectors.astype("<f2").tobytes()
 
 
-def read_embeddings(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    """Return the frame numbers ``[N]`` and unit embeddings float16 ``[N, D]`` of a journal."""
-    rows = list(_select(path, "SELECT frame, embedding FROM observations WHERE embedding IS NOT NULL ORDER BY id"))
-    if not rows:
-        return np.empty(0, np.int64), np.empty((0, 0), np.float16)
-    frames = np.array([frame for frame, _ in rows], np.int64)
-    return frames, np.frombuffer(b"".join(vector for _, vector in rows), np.float16).reshape(len(rows), -1)
-
-
-def read_sights(path: Path) -> Iterator[tuple[Observation, NDArray[np.float16]]]:
-    """Yield each observation that still has its unit embedding float16 ``[D]``, in order."""
-    decoder = msgspec.json.Decoder(Observation)
-    for record, vector in _select(
-        path, "SELECT record, embedding FROM observations WHERE embedding NOT NULL ORDER BY id"
-    ):
-        yield decoder.decode(record), np.frombuffer(vector, np.float16)
-
-
-def read_events(path: Path) -> Iterator[Event]:
-    """Yield the events of a journal, in order."""
-    decoder = msgspec.json.Decoder(Event)
-    for (record,) in _select(path, "SELECT record FROM events ORDER BY id"):
-        yield decoder.decode(record)
-
-
-def read_device(path: Path) -> list[DeviceReading]:
-    """Return the device's readings of a journal, in order; none off the device."""
-    from overflight.jetson.telemetry import DeviceReading
-
-    decoder = msgspec.json.Decoder(DeviceReading)
-    return [decoder.decode(record) for (record,) in _select(path, "SELECT record FROM device ORDER BY id")]
-
-
-def _select(path: Path, query: str) -> Iterator[tuple[bytes, ...]]:
-    if not path.is_file():
-        raise OverflightError(f"{path}: no journal here; expected the directory that overflight run left")
-    connection = sqlite3.connect(path, timeout=5.0)
+def _decodes(record: Any, kind: type[Observation | Event]) -> bool:
     try:
-        yield from connection.execute(query)
-    except sqlite3.DatabaseError as error:
-        raise OverflightError(f"{path}: not a flight journal ({error}); copy the flight again") from error
-    finally:
-        connection.close()
+        msgspec.json.decode(record, type=kind)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def _commit(connection: sqlite3.Connection, rows: Iterable[_Row]) -> None:
@@ -246,9 +314,3 @@ def _commit(connection: sqlite3.Connection, rows: Iterable[_Row]) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _drop(connection: sqlite3.Connection | None) -> None:
-    if connection is not None:
-        with suppress(sqlite3.Error):  # a dead disk cannot even be left politely
-            connection.close()

@@ -12,9 +12,9 @@ import msgspec
 from overflight.runtime.decisions.incident import Incidents
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.log import say
+from overflight.runtime.flight.pictures import small_jpeg
 from overflight.runtime.observe import nowhere
 from overflight.runtime.paths import default_outbox
-from overflight.runtime.planes import Planes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,7 @@ class PeripheralConfig:
     camera: str | None = None
     links: tuple[str, ...] = ()
     outbox: Path | None = None
+    terrain: str | None = None
 
 
 class Peripherals:
@@ -49,8 +50,9 @@ class Peripherals:
 
     def __init__(self, config: PeripheralConfig, source: str, take_bank: Callable[[bytes], str]) -> None:
         """Open telemetry and links. Errors are raised here, before the flight begins."""
-        if config.camera and not config.pose:
-            raise UsageError("--camera: a picture has no place without telemetry; name the telemetry with --pose")
+        for name, value in (("--camera", config.camera), ("--terrain", config.terrain)):
+            if value and not config.pose:
+                raise UsageError(f"{name}: a picture has no place without telemetry; name the telemetry with --pose")
         self._geotagger = _open_geotagger(config, source)
         try:
             self._links = self._open_links(config, take_bank)
@@ -138,7 +140,7 @@ def _open_geotagger(config: PeripheralConfig, source: str) -> Geotagger | None:
 
     path = Path(source)
     directory = path if path.is_dir() else path.parent if path.parent.is_dir() else None
-    opened = Geotagger.open(config.pose, config.camera, directory=directory)
+    opened = Geotagger.open(config.pose, config.camera, directory=directory, terrain=config.terrain)
     for line in opened.refused:
         say("telemetry refused", reason=line)
     return opened
@@ -146,16 +148,4 @@ def _open_geotagger(config: PeripheralConfig, source: str) -> Geotagger | None:
 
 def thumbnail(frame: Frame) -> bytes:
     """Return a frame as a JPEG 160 pixels wide, about 4 kB; empty where it cannot be made."""
-    from overflight.runtime.sources.image import opencv
-
-    cv2 = opencv()
-    width, height = frame.display_size
-    size = (THUMBNAIL_PX, max(1, round(height * THUMBNAIL_PX / width)))
-    if isinstance(frame.picture, Planes):
-        small = frame.picture.rgb(*size)
-    else:
-        small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_AREA)
-    if frame.order == "rgb":
-        small = small[:, :, ::-1]
-    made, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY])
-    return bytes(jpeg) if made else b""
+    return small_jpeg(frame, THUMBNAIL_PX, THUMBNAIL_QUALITY)

@@ -25,7 +25,7 @@ from overflight.runtime.flight.systemd import Notifier
 from overflight.runtime.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from overflight.runtime.event import Event
@@ -79,15 +79,11 @@ def fly(
         overflight.bank.accept()
         flight = Flight.begin(out, where, overflight, budget_bytes=config.budget_bytes, replace=config.replace)
         banks.begin(flight)
-        gauges.flight, gauges.bundle = str(flight.directory.resolve()), overflight.bundle.sha256
-        gauges.armed = peripherals.armed
-        gauges.checks.append(lambda: flight.journal.trouble)
-        gauges.notes.append(peripherals.links_note)
-        gauges.watch(*peripherals.watched)
+        _connect(gauges, overflight, flight, peripherals)
         supervise = stack.enter_context(_supervise(gauges, banks, stream, flight, config))
-        tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}", flight.record.started_utc_ns)
+        tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}")
 
-        def write(events: Iterable[Event]) -> None:
+        def write(events: Sequence[Event]) -> None:
             for event in map(peripherals.publish, events):
                 gauges.events += 1
                 flight.write_event(event)
@@ -97,10 +93,10 @@ def fly(
         try:
             for result in stream.results():
                 peripherals.update(result.frame)
-                flight.write(result.observation, result.embedding)
+                flight.write(result, events := tracker.follow(result.observation, result.decision))
                 supervise(result.observation)
                 on_observation(stream, result.observation)
-                write(tracker.follow(result.observation, result.decision))
+                write(events)
             because = "stopped" if stream.stopped else "source ended"
         except SourceError as error:
             because = str(error)
@@ -109,8 +105,17 @@ def fly(
             write(tracker.end())
             for note in stream.notes:
                 say("source", note=note)
-            flight.end(because, stream.dropped, None if stream.similarity is None else stream.similarity.report)
+            flight.end(because, stream)
     return flight.record
+
+
+def _connect(gauges: Gauges, overflight: Overflight, flight: Flight, peripherals: Peripherals) -> None:
+    """Show in the health answers what is flown with, and whether the journal and the links work."""
+    gauges.flight, gauges.bundle = str(flight.directory.resolve()), overflight.bundle.sha256
+    gauges.armed = peripherals.armed
+    gauges.checks.append(lambda: flight.journal.trouble)
+    gauges.notes.append(peripherals.links_note)
+    gauges.watch(flight.journal.worker, *peripherals.watched)
 
 
 def _notice(gauges: Gauges, trouble: str | None) -> None:

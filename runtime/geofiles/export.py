@@ -10,7 +10,7 @@ import msgspec
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.event import Event
 from overflight.runtime.flight.directory import JOURNAL, OBSERVATIONS, read_record
-from overflight.runtime.flight.journal import read_observations
+from overflight.runtime.flight.journal_reader import read_observations
 from overflight.runtime.geofiles.geojson import write_geojson
 from overflight.runtime.geofiles.geopackage import write_geopackage
 from overflight.runtime.geofiles.kml import write_kml

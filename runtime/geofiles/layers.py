@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from overflight.runtime.records import Observation
 
 Value = str | int | float | bool | None
-LayerName = Literal["footprints", "observations", "track", "events"]
+LayerName = Literal["footprints", "observations", "track", "events", "hits", "covered", "gaps", "cells"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def layers_of(observations: Iterable[Observation], events: Iterable[Event]) -> t
     return [layer for layer in (footprints, points, track, marks) if layer.features], lost
 
 
-def iso(utc_ns: int) -> str | None:
-    """Write a time as ISO 8601 in UTC with milliseconds; None for 0, the unknown."""
+def iso(utc_ns: int | None) -> str | None:
+    """Write a time as ISO 8601 in UTC with milliseconds; None for 0 or None, the unknown."""
     if not utc_ns:
         return None
     moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=utc_ns // 1000)
@@ -81,7 +81,7 @@ def _of_observation(seen: Observation) -> dict[str, Value]:
     best = seen.scores[0] if seen.scores else None
     return {
         "frame": seen.frame,
-        "utc": iso(seen.captured_utc_ns or (seen.pose.utc_ns if seen.pose else 0)),
+        "utc": iso(seen.utc_ns),
         "label": seen.label,
         "best": best.label if best else None,
         "score": best.score if best else None,

@@ -129,7 +129,9 @@ def marker(event: Event, cot_type: str, stale_s: float, now: datetime, *, brief:
         lat, lon, error = f"{event.place.lat_deg:.7f}", f"{event.place.lon_deg:.7f}", f"{event.place.error_m:.1f}"
     elif event.pose is not None:
         lat, lon = f"{event.pose.lat_deg:.7f}", f"{event.pose.lon_deg:.7f}"
-    began = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=event.started_utc_ns // 1000)
+    began = now  # CoT demands a start; the remarks say so where it is only the time of sending
+    if event.started_utc_ns is not None:
+        began = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=event.started_utc_ns // 1000)
     uid = quoteattr(_NOT_XML.sub("?", f"overflight-{event.incident or event.id}"))
     label = quoteattr(_NOT_XML.sub("?", event.label))
     remarks = ""
@@ -139,6 +141,8 @@ def marker(event: Event, cot_type: str, stale_s: float, now: datetime, *, brief:
             said += ", position of the camera"
         elif event.place.stale:
             said += ", stale position"
+        if event.started_utc_ns is None:
+            said += ", capture time unknown"
         text = _NOT_XML.sub("?", said).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         remarks = f"<remarks>{text}</remarks>"
     return (

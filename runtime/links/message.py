@@ -70,14 +70,17 @@ class Link(Protocol):
 
 
 class Brief(msgspec.Struct, omit_defaults=True):
-    """An event for a thin link: what, how sure, when, and where to within a metre. Times are seconds since 1970."""
+    """An event for a thin link: what, how sure, when, and where to within a metre.
+
+    ``utc_s`` is seconds since 1970, absent where the source does not tell the time.
+    """
 
     id: str
     sequence: int
     type: str
     label: str
     score: float
-    utc_s: float
+    utc_s: float | None = None
     lat: float | None = None
     lon: float | None = None
     error_m: float | None = None
@@ -93,7 +96,7 @@ def brief(event: Event) -> Brief:
         event.type,
         event.label,
         round(event.score, 3),
-        round(event.utc_ns / 1e9, 1),
+        None if event.utc_ns is None else round(event.utc_ns / 1e9, 1),
         round(known.lat_deg, 6) if known else None,
         round(known.lon_deg, 6) if known else None,
         round(event.place.error_m, 1) if event.place else None,

@@ -19,6 +19,7 @@ import msgspec
 
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.event import Event
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.links.message import Message, MessageKind
 
 if TYPE_CHECKING:
@@ -117,8 +118,8 @@ class Outbox:
             return None
         number, kind, record, picture = row
         try:
-            return Message(number, kind, msgspec.json.decode(record, type=Event), bytes(picture))
-        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+            return Message(number, kind, decode_json(record, type=Event), bytes(picture))
+        except (msgspec.DecodeError, TypeError) as error:
             raise Unreadable(number, str(kind)) from error
 
     def overtaken(self, link: str, message: Message) -> bool:

@@ -16,15 +16,6 @@ _COLUMNS = {
 }
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Return which file is at a path, or None."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether an error says that the file itself is damaged, rather than locked, full or gone."""
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(

@@ -89,12 +89,12 @@ class Ros2Link:
 
 
 def classification(event: Event, message: Callable[[], Any], hypothesis: Callable[[], Any]) -> Any:
-    """Fill a ``vision_msgs/Classification``, stamped with the capture time of the event's frame."""
+    """Fill a ``vision_msgs/Classification``, stamped with the frame's capture time, 0 if unknown."""
     result = hypothesis()
     result.class_id = event.label
     result.score = float(event.score)
     filled = message()
     filled.header.frame_id = FRAME
-    filled.header.stamp.sec, filled.header.stamp.nanosec = divmod(event.utc_ns, 1_000_000_000)
+    filled.header.stamp.sec, filled.header.stamp.nanosec = divmod(event.utc_ns or 0, 1_000_000_000)
     filled.results = [] if event.type == "end" else [result]
     return filled

@@ -113,20 +113,21 @@ class LocalSet:
         if 0.1 <= known.get("hfov", 0.0) < 179.0:
             vfov_deg = known.get("vfov", 0.0)
             track.describe_camera(t_ns, CameraModel(known["hfov"], vfov_deg if 0.1 <= vfov_deg < 179.0 else None))
-        height_m = self._height_m()
+        height_m, ground_m = self._height_m()
         pose = Pose(
             utc_ns=self.utc_ns or 0, lat_deg=lat_deg, lon_deg=lon_deg, height_m=height_m,
             height_above="takeoff" if height_m is None else "ground", altitude_m=known.get("altitude"),
-            vehicle=self._vehicle(), gimbal=self._camera(), heading_deg=known.get("yaw"),
+            vehicle=self._vehicle(), gimbal=self._camera(), heading_deg=known.get("yaw"), ground_m=ground_m,
         )  # fmt: skip
         track.add(t_ns, pose)
 
-    def _height_m(self) -> float | None:
-        """Return the height above the ground in the picture's middle, both heights of one kind."""
+    def _height_m(self) -> tuple[float | None, float | None]:
+        """Return the height above the ground in the picture's middle, and that ground's height above the sea."""
         for sensor, ground in (("altitude", "ground"), ("ellipsoid", "ground_ellipsoid")):
             if sensor in self.values and ground in self.values:
-                return self.values[sensor] - self.values[ground]
-        return None
+                height_m = self.values[sensor] - self.values[ground]
+                return height_m, self.values[ground] if sensor == "altitude" else None
+        return None, None
 
     def _vehicle(self) -> Attitude | None:
         pitch = self.values.get("full_pitch", self.values.get("pitch"))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overflight.runtime.errors import MissingError, SignatureError, UsageError
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.paths import home as own_home
 from overflight.runtime.signatures.minisign import MAX_TEXT, PublicKey, Signature, key_name, verify
 from overflight.runtime.signatures.terms import Terms, machine_names
@@ -50,14 +51,13 @@ class Approval:
     sha256: str
     record: Path
 
-    def accept(self, *, back: bool = False) -> None:
-        """Refuse whatever is older from now on. ``back`` also allows a lower counter: an operator's rollback.
+    def accept(self) -> None:
+        """Refuse whatever is older from now on.
 
         Raises SignatureError where other content was accepted meanwhile, MissingError where the disk takes no record.
         """
         with _record(self.record) as newest:
-            if not back:
-                _check_counter(newest.get(self.series), self.terms.counter, self.sha256, source=self.series)
+            _check_counter(newest.get(self.series), self.terms.counter, self.sha256, source=self.series)
             newest[self.series] = Accepted(self.terms.counter, self.sha256)
 
 
@@ -149,6 +149,12 @@ def trust_key(public: Path) -> tuple[PublicKey, Path]:
     return key, place
 
 
+def put_back(before: Mapping[str, Accepted], record: Path) -> None:
+    """Go back to counters that were accepted before: an operator's rollback to what was in use then."""
+    with _record(record) as newest:
+        newest.update(before)
+
+
 def check_private(path: Path, root: Path) -> None:
     """Refuse a built engine that another user could have changed. ``root`` is the store's own folder.
 
@@ -206,7 +212,7 @@ def _read(path: Path) -> str:
 def accepted(path: Path) -> dict[str, Accepted]:
     """Return what was accepted last in each series. Raises SignatureError where that cannot be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Accepted])
+        return decode_json(path.read_bytes(), type=dict[str, Accepted])
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.DecodeError) as error:

@@ -6,14 +6,14 @@ import glob
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from overflight.runtime.errors import UsageError
 from overflight.runtime.redact import redact
 from overflight.runtime.sources.camera import Camera
 from overflight.runtime.sources.decoder import has_pyav
 from overflight.runtime.sources.image import SUFFIXES as STILL_SUFFIXES
-from overflight.runtime.sources.mosaic import WINDOW_PX, Mosaic, is_mosaic
+from overflight.runtime.sources.mosaic import Mosaic, View, is_mosaic
 from overflight.runtime.sources.network import LiveVideo
 from overflight.runtime.sources.pipeline import Pipeline, gstreamer, has_gstreamer, network, recording, srt
 from overflight.runtime.sources.recording import VideoFile
@@ -78,7 +78,7 @@ def open_source(where: str) -> Source:
         case "v4l2":
             return _device(rest, where)
         case "file":
-            return _path(*_with_window(rest))
+            return _path(*_with_view(rest))
         case "gst" | "csi" | "rtp":
             return Pipeline(gstreamer(where), redact(where))
         case stream if stream in _NETWORK:
@@ -113,27 +113,31 @@ def _device(device: str, where: str) -> Source:
     return Camera(f"/dev/video{device}" if device.isdigit() else str(Path("/dev") / device), where)
 
 
-def _with_window(where: str) -> tuple[str, int]:
-    """Split ``mosaic.tif?window=512`` of a file:// address."""
+def _with_view(where: str) -> tuple[str, View]:
+    """Split ``mosaic.tif?window=512&bands=4,3,2&stretch=0,3000`` of a file:// address."""
     path, _, query = where.partition("?")
     if not query:
-        return where, WINDOW_PX
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    window = given.pop("window", "")
-    if given or not window.isdigit() or not int(window) or Path(path).suffix.lower() not in {".tif", ".tiff"}:
-        raise UsageError(f"{where}: not understood; expected file://mosaic.tif?window={WINDOW_PX}")
-    return path, int(window)
+        return where, View()
+    try:
+        if Path(path).suffix.lower() not in {".tif", ".tiff"}:
+            raise ValueError("options are for mosaics alone")
+        return path, View.parse(query)
+    except ValueError as error:
+        raise UsageError(
+            f"{where}: {error}; expected file://mosaic.tif?window=1024&bands=3,2,1&stretch=0,3000"
+        ) from error
 
 
-def _path(where: str, window: int = WINDOW_PX) -> Source:
+def _path(where: str, view: View | None = None) -> Source:
+    view = View() if view is None else view
     try:
         path = Path(where).expanduser()
     except RuntimeError:  # ~nobody: a user without a home
         path = Path(where)
     if path.is_dir():
         return Stills.of_folder(path)
-    if path.is_file() and is_mosaic(path, window):
-        return Mosaic(path, window)
+    if path.is_file() and is_mosaic(path, view.window):
+        return Mosaic(path, view=view)
     if path.is_file():
         return Stills(where, [path]) if path.suffix.lower() in STILL_SUFFIXES else _recording(path)
     found = sorted((Path(name) for name in glob.glob(str(path))), key=natural_order)  # noqa: PTH207 - Path.glob takes no absolute pattern

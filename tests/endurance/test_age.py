@@ -137,7 +137,7 @@ def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: Lab
     try:
         for sight in stream.results():
             now_ns, made = time.monotonic_ns(), made_ns(sight.frame.pixels)
-            flight.write(sight.observation, sight.embedding)
+            flight.write(sight)
             ages_ms.append((now_ns - made) / 1e6)
             own_ms.append(sight.observation.age_ns / 1e6)
             engine_ms.append(sight.observation.costs.engine_ns / 1e6)
@@ -148,7 +148,7 @@ def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: Lab
                 break
     finally:
         stream.close()
-        flight.end("stopped", stream.dropped)
+        flight.end("stopped", stream)
         for process in (plain, *senders):
             process.kill()
             process.wait()

@@ -20,7 +20,7 @@ import pytest
 from overflight.runtime import LabelBank
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.flight.directory import JOURNAL, read_record
-from overflight.runtime.flight.journal import read_embeddings, read_observations
+from overflight.runtime.flight.journal_reader import read_embeddings, read_observations
 from overflight.runtime.records import Observation
 
 pytest.importorskip("onnxruntime")

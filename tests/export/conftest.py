@@ -160,10 +160,51 @@ def _write_file(path: Path, named: list[tuple[str, tuple[int, ...], int]], dtype
             file.write(_encode(_values(name, shape, seed, fill), dtype))
 
 
+# What each family's tokenizer puts before and after a text, with ids that every tiny tower knows.
+_FRAMES: dict[str, tuple[dict[str, int], tuple[str, ...], str]] = {
+    "siglip": ({"<pad>": 0, "</s>": 1, "<unk>": 2}, (), "</s>"),
+    "siglip2": ({"<pad>": 0, "<eos>": 1, "<unk>": 2}, (), "<eos>"),
+    "clip": ({"<unk>": 2, "<|startoftext|>": 59, "<|endoftext|>": 60}, ("<|startoftext|>",), "<|endoftext|>"),
+}
+
+
+def write_tokenizer(directory: Path, kind: str) -> None:
+    """Write a tokenizer.json that splits a text at its spaces, and ends it as ``kind`` does."""
+    special, before, end = _FRAMES[kind]
+    words = {word: number for number, word in enumerate(("a", "photo", "of", "river", "forest", "roads"), start=5)}
+    template = [{"SpecialToken": {"id": token, "type_id": 0}} for token in before]
+    template += [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": end, "type_id": 0}}]
+    tokens = {
+        token: {"id": token, "ids": [number], "tokens": [token]}
+        for token, number in special.items()
+        if token != "<unk>"
+    }
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": number, "content": token, **flags} for token, number in special.items()],
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": template,
+            "pair": template,
+            "special_tokens": tokens,
+        },
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {**special, **words}, "unk_token": "<unk>"},
+    }
+    (directory / "tokenizer.json").write_text(json.dumps(content))
+    if kind == "siglip2":
+        (directory / "tokenizer_config.json").write_text('{"padding_side": "right"}')
+
+
 def write_checkpoint(
     directory: Path, settings: Settings, *, dtype: str = "F32", shards: int = 1, fill: Fill = scattered
 ) -> Path:
-    """Write a whole checkpoint directory; its tokenizer is a placeholder."""
+    """Write a whole checkpoint directory."""
     directory.mkdir(parents=True)
     (directory / "config.json").write_text(json.dumps(settings))
     side, clip = settings["vision_config"]["image_size"], settings["model_type"] == "clip"
@@ -172,7 +213,7 @@ def write_checkpoint(
     if clip:
         prepared |= {"size": {"shortest_edge": side}, "crop_size": square, "do_center_crop": True}
     (directory / "preprocessor_config.json").write_text(json.dumps(prepared))
-    (directory / "tokenizer.json").write_text("{}")
+    write_tokenizer(directory, settings["model_type"])
     named = [(name, shape, seed) for seed, (name, shape) in enumerate(tensors(settings))]
     if shards == 1:
         _write_file(directory / "model.safetensors", named, dtype, fill)
@@ -209,8 +250,14 @@ def write() -> Callable[..., Path]:
 
 
 @pytest.fixture
+def put_tokenizer() -> Callable[[Path, str], None]:
+    """Write a tokenizer of one family into a directory."""
+    return write_tokenizer
+
+
+@pytest.fixture
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let torch and transformers be missing."""
+    """Make torch and transformers unavailable."""
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -305,7 +352,7 @@ def text_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """Let no file grow beyond 40 kB, as a full disk would."""
+    """Limit files to 40 kB, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))

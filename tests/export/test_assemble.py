@@ -61,7 +61,7 @@ def test_a_bundle_is_replaced_only_on_request_and_whole(tiny: Tiny, tmp_path: Pa
     """Without --replace the old bundle stays; with it, nothing of the old one is left."""
     export(tiny("siglip"), tmp_path / "bundle")
     (tmp_path / "bundle" / "labels").mkdir()
-    with pytest.raises(UsageError, match="is there already; give another name, or --replace"):
+    with pytest.raises(UsageError, match="exists; give another name, or --replace"):
         export(tiny("clip"), tmp_path / "bundle")
     assert Bundle.open(tmp_path / "bundle").manifest.family == "siglip"
     export(tiny("clip"), tmp_path / "bundle", replace=True)
@@ -102,7 +102,7 @@ def test_what_is_no_bundle_is_never_replaced(tiny: Tiny, tmp_path: Path, made: s
     else:
         target.mkdir()
         (target / "diary").write_text("diary")
-    with pytest.raises(UsageError, match="is no bundle, so it is left alone"):
+    with pytest.raises(UsageError, match="exists but is not a bundle"):
         export(tiny("siglip"), target, replace=True)
     assert target.exists()
 
@@ -128,7 +128,7 @@ def test_a_checkpoint_without_tokenizer_is_refused(tiny: Tiny, tmp_path: Path) -
     """Texts could not be embedded; nothing is left."""
     checkpoint = tiny("siglip")
     (checkpoint / "tokenizer.json").unlink()
-    with pytest.raises(MissingError, match=r"put spiece\.model or tokenizer\.json beside the weights"):
+    with pytest.raises(MissingError, match=r"put spiece\.model or tokenizer\.json next to the weights"):
         export(checkpoint, tmp_path / "bundle")
     assert left(tmp_path) == []
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from overflight.export.checkpoint import INDEX, SINGLE, Checkpoint
+from overflight.export.checkpoint import Checkpoint
 from overflight.runtime.errors import MissingError, UsageError
 
 Tiny = Callable[..., Path]
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def test_every_tensor_reads_as_the_library_reads_it(tiny: Tiny) -> None:
@@ -57,24 +58,32 @@ def test_hashing_reports_its_way_to_the_end(tiny: Tiny) -> None:
 
 def test_a_directory_without_config_is_no_checkpoint(tmp_path: Path) -> None:
     """An empty directory is answered with what is missing."""
-    with pytest.raises(MissingError, match=r"no checkpoint here \(no config.json\)"):
+    with pytest.raises(MissingError, match=r"no checkpoint here \(no config.json, no open_clip_config.json\)"):
         Checkpoint.open(tmp_path)
 
 
-def test_weights_must_be_safetensors(tiny: Tiny) -> None:
-    """A directory with pickled weights only is refused."""
+def test_a_directory_without_weights_is_named(tiny: Tiny) -> None:
+    """Settings alone are no checkpoint."""
+    directory = tiny("siglip")
+    (directory / SINGLE).rename(directory / "flax_model.msgpack")
+    with pytest.raises(MissingError, match="settings but no weights; expected one of"):
+        Checkpoint.open(directory)
+
+
+def test_a_renamed_file_is_not_taken_for_a_torch_file(tiny: Tiny) -> None:
+    """The content decides, and the refusal is one line."""
     directory = tiny("siglip")
     (directory / SINGLE).rename(directory / "pytorch_model.bin")
-    with pytest.raises(MissingError, match="weights must be safetensors"):
+    with pytest.raises(UsageError, match="not a complete torch file of weights"):
         Checkpoint.open(directory)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 400, -1])
 def test_a_torn_file_is_refused_before_anything_is_read(tiny: Tiny, kept: int) -> None:
-    """A download that stopped anywhere is told from a whole one."""
+    """A download that stopped anywhere is recognised."""
     path = tiny("siglip") / SINGLE
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UsageError, match="not a whole safetensors file"):
+    with pytest.raises(UsageError, match="not a complete safetensors file"):
         Checkpoint.open(path.parent)
 
 
@@ -107,7 +116,7 @@ def test_integer_weights_are_refused_when_read(tiny: Tiny) -> None:
 def test_a_tensor_of_another_shape_is_named_with_both_shapes(tiny: Tiny) -> None:
     """Weights and config of different models do not get far."""
     checkpoint = Checkpoint.open(tiny("siglip"))
-    with pytest.raises(UsageError, match=r"'logit_scale' is \[1\], but config.json implies \[2, 2\]"):
+    with pytest.raises(UsageError, match=r"'logit_scale' is \[1\], but the settings imply \[2, 2\]"):
         checkpoint.weight("logit_scale", 2, 2)
     with pytest.raises(UsageError, match="no tensor 'absent'"):
         checkpoint.weight("absent", 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from overflight.export.fetch import fetched
+from overflight.export.fetch import locate, locate_tokenizer
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import MissingError
 
@@ -125,27 +125,30 @@ def test_without_a_network_it_is_one_line_and_exit_3(tmp_path: Path) -> None:
     done = export_from("http://127.0.0.1:9", tmp_path / "home", "overflight/tiny", str(tmp_path / "bundle"))
     assert done.returncode == 3
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("overflight: overflight/tiny: no such directory, and the hub did not deliver it")
+    assert line.startswith("overflight: overflight/tiny: no such directory or file, and the hub did not deliver it")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "bundle").exists()
 
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What to install is said."""
+    """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingError, match=r"overflight\[hub\]"), fetched("overflight/tiny", tmp_path):
-        pass
+    with pytest.raises(MissingError, match=r"overflight\[hub\]"):
+        locate("overflight/tiny")
 
 
 @pytest.mark.parametrize("source", ["absent", "/absent/place", "a/b/c", "../x"])
-def test_what_is_neither_place_nor_id_is_said_to_be_missing(source: str, tmp_path: Path) -> None:
+def test_what_is_neither_a_path_nor_an_id_is_refused(source: str) -> None:
     """Nothing is asked of the network for a path."""
-    with pytest.raises(MissingError, match="no such directory"), fetched(source, tmp_path):
-        pass
+    with pytest.raises(MissingError, match="no such directory"):
+        locate(source)
+    with pytest.raises(MissingError, match="no such directory"):
+        locate_tokenizer(source)
 
 
-def test_a_directory_is_used_where_it_lies(tmp_path: Path) -> None:
+def test_a_directory_or_file_is_used_where_it_lies(tmp_path: Path) -> None:
     """Its name is the model's; nothing is copied."""
     (tmp_path / "model").mkdir()
-    with fetched(str(tmp_path / "model"), tmp_path) as (directory, name):
-        assert (directory, name) == (tmp_path / "model", "model")
+    (tmp_path / "RemoteCLIP-RN50.pt").touch()
+    assert locate(str(tmp_path / "model")) == (tmp_path / "model", "model")
+    assert locate(str(tmp_path / "RemoteCLIP-RN50.pt")) == (tmp_path / "RemoteCLIP-RN50.pt", "RemoteCLIP-RN50")

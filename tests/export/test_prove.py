@@ -14,8 +14,8 @@ from overflight.export.author import author_image, author_text
 from overflight.export.checkpoint import Checkpoint
 from overflight.export.describe import describe
 from overflight.export.prove import golden_frames, golden_tokens, prove
-from overflight.export.reference import NumpyReference
-from overflight.export.tower import Linear, Model, Weight
+from overflight.export.reference_numpy import NumpyReference
+from overflight.export.tower import ImageTower, Linear, Model, Weight
 from overflight.runtime.errors import EngineError
 
 Tiny = Callable[..., Path]
@@ -39,6 +39,7 @@ def reference(checkpoint: Checkpoint, model: Model) -> NumpyReference:
 
 def with_block(model: Model, **changes: Any) -> Model:
     """The model with its first image block changed."""
+    assert isinstance(model.image, ImageTower)
     encoder = model.image.encoder
     blocks = (dataclasses.replace(encoder.blocks[0], **changes), *encoder.blocks[1:])
     image = dataclasses.replace(model.image, encoder=dataclasses.replace(encoder, blocks=blocks))
@@ -48,6 +49,7 @@ def with_block(model: Model, **changes: Any) -> Model:
 def test_swapped_norms_are_noticed(opened: tuple[Checkpoint, Model], tmp_path: Path) -> None:
     """A description that takes one tensor for another of the same shape does not pass."""
     checkpoint, model = opened
+    assert isinstance(model.image, ImageTower)
     first = model.image.encoder.blocks[0]
     author(with_block(model, norm1=first.norm2, norm2=first.norm1), tmp_path)
     with pytest.raises(EngineError, match=r"image.onnx: differs from float64, numpy .* expected at most 1e-05"):
@@ -58,6 +60,7 @@ def test_swapped_norms_are_noticed(opened: tuple[Checkpoint, Model], tmp_path: P
 def test_a_wrong_activation_is_noticed(opened: tuple[Checkpoint, Model], tmp_path: Path) -> None:
     """GELU and its tanh form differ by less than 1e-3, and still do not pass for each other."""
     checkpoint, model = opened
+    assert isinstance(model.image, ImageTower)
     mlp = dataclasses.replace(model.image.encoder.blocks[0].mlp, activation="gelu-tanh")
     author(with_block(model, mlp=mlp), tmp_path)
     with pytest.raises(EngineError, match="differs"):
@@ -65,6 +68,7 @@ def test_a_wrong_activation_is_noticed(opened: tuple[Checkpoint, Model], tmp_pat
 
 
 def replaced(model: Model, patches: Weight, positions: Weight) -> Model:
+    assert isinstance(model.image, ImageTower)
     encoder = dataclasses.replace(model.image.encoder, positions=positions)
     image = dataclasses.replace(model.image, patches=Linear(patches, model.image.patches.bias), encoder=encoder)
     return dataclasses.replace(model, image=image)
@@ -94,6 +98,7 @@ class Echo:
 def test_a_tower_that_sees_nothing_is_noticed(opened: tuple[Checkpoint, Model], tmp_path: Path) -> None:
     """Patches of zero weight embed every frame alike: parity alone would be content."""
     _, model = opened
+    assert isinstance(model.image, ImageTower)
     shape = model.image.patches.weight.shape
     blind = replaced(model, Weight(shape, lambda: np.zeros(shape, np.float32)), model.image.encoder.positions)
     author(blind, tmp_path)
@@ -104,6 +109,7 @@ def test_a_tower_that_sees_nothing_is_noticed(opened: tuple[Checkpoint, Model], 
 def test_damaged_weights_are_noticed(opened: tuple[Checkpoint, Model], tmp_path: Path) -> None:
     """A NaN in the checkpoint ends the export."""
     _, model = opened
+    assert isinstance(model.image, ImageTower)
     shape = model.image.encoder.positions.shape
     torn = replaced(model, model.image.patches.weight, Weight(shape, lambda: np.full(shape, np.nan, np.float32)))
     author(torn, tmp_path)

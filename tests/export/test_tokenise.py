@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overflight.export.tokenise import Tokeniser, canonicalise
+from overflight.export.text_cleaning import canonicalise
+from overflight.export.tokenise import Tokeniser
 from overflight.runtime.bundle import Family, Tokenising
 from overflight.runtime.errors import BundleError
 

@@ -47,7 +47,7 @@ def test_the_unit_asks_for_what_a_flight_needs(tree: Grow) -> None:
     assert (setting(unit, "MemoryHigh"), setting(unit, "MemoryMax")) == ("60%", "75%")
     assert (setting(unit, "ProtectSystem"), setting(unit, "StateDirectory")) == ("strict", "overflight")
     assert setting(unit, "SupplementaryGroups") == "video render dialout"
-    assert setting(unit, "ExecStart") == "/opt/overflight/bin/overflight run ${OVERFLIGHT_SOURCE} "
+    assert setting(unit, "ExecStart") == "/opt/overflight/bin/overflight run ${OVERFLIGHT_SOURCE} --health 9180"
     assert "$environment" not in unit
 
 
@@ -95,6 +95,85 @@ def test_without_root_the_command_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(service, "install", refuse)
     result = CliRunner().invoke(command, ["install", "test://", "--root", str(tmp_path)])
     assert (result.exit_code, "sudo" in result.output) == (3, True)
+
+
+def test_a_deployed_bundle_is_used_by_its_link() -> None:
+    """The link that an update moves stays in the unit, and an interrupted update is undone before each start."""
+    unit = service.render(
+        service.Service("csi://0", deployed=True, options=("--pose", "udpin:0.0.0.0:14550")), program=Path("/x")
+    )
+    current = "/var/lib/overflight/deployments/current"
+    assert setting(unit, "ExecStart") == (
+        f"/x run ${{OVERFLIGHT_SOURCE}} --bundle {current}/bundle --labels {current}/bank.safetensors --watch-bank "
+        "--health 9180 --pose udpin:0.0.0.0:14550"
+    )
+    assert setting(unit, "ExecStartPre") == "-/x update --resume --home /var/lib/overflight"
+    assert "ExecStartPre" not in service.render(service.Service("csi://0"), program=Path("/x"))
+
+
+def test_labels_keep_their_link(tmp_path: Path) -> None:
+    """A link to a bank is not resolved: whoever moves it changes what the next start uses."""
+    (tmp_path / "bank").symlink_to("elsewhere")
+    assert f"--labels {tmp_path}/bank" in service.render(service.Service("csi://0", tmp_path / "bank"))
+
+
+def test_home_directories_are_hidden_unless_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels, bundle or program in a home make it readable, and never writable."""
+    monkeypatch.setattr(service, "_own_files", list)
+    for what, program, expected in (
+        (service.Service("csi://0"), Path("/opt/overflight"), "yes"),
+        (service.Service("csi://0", Path("/home/pilot/bank")), Path("/opt/overflight"), "read-only"),
+        (service.Service("csi://0"), Path("/home/pilot/overflight"), "read-only"),
+    ):
+        assert setting(service.render(what, program=program), "ProtectHome") == expected
+    monkeypatch.setattr(service, "_own_files", lambda: ["/root/.pyenv/bin/python3.12"])
+    assert setting(service.render(service.Service("csi://0"), program=Path("/opt/o")), "ProtectHome") == "read-only"
+
+
+def test_devices_are_an_allow_list() -> None:
+    """Cameras, GPU and serial ports by their kernel names, others on request, and nothing else."""
+    unit = service.render(service.Service("csi://0", devices=("/dev/i2c-1",)))
+    assert setting(unit, "DevicePolicy") == "closed"
+    allowed = [line.partition("=")[2] for line in unit.splitlines() if line.startswith("DeviceAllow=")]
+    assert {"char-video4linux rw", "char-drm rw", "char-nv* rw", "/dev/nvmap rw", "/dev/i2c-1 rw"} <= set(allowed)
+    assert not [one for one in allowed if one.startswith(("char-mem", "block-", "/dev/sd", "/dev/mem"))]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--deployed", "--bundle", "b"],
+        ["--device", "video0"],
+        ["--device", "/dev/a b"],
+        ["--", "--link", "mqtt://pilot:secret@host/prefix"],
+        ["--", "--link", "https://host/?token=secret"],
+    ],
+)
+def test_mistakes_are_usage_errors(wrong: list[str], tmp_path: Path) -> None:
+    """Exit code 2, and no secret is repeated."""
+    result = CliRunner().invoke(command, ["install", "csi://0", "--root", str(tmp_path), *wrong])
+    assert (result.exit_code, "secret" in result.output) == (2, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_of_an_installed_service_is_found(tmp_path: Path) -> None:
+    """An update asks the unit where its service keeps its state."""
+    assert service.installed_home(tmp_path) is None
+    service.install(service.Service("test://", home=Path("/mnt/my 100% ssd")), tmp_path, Path("/bin/true"))
+    assert service.installed_home(tmp_path) == Path("/mnt/my 100% ssd")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize("labels", [None, Path("/home/pilot/bank.safetensors")])
+def test_the_exposure_is_low(tmp_path: Path, labels: Path | None) -> None:
+    """systemd-analyze security gives at most 3.0; what is left is explained in jetson/README.md."""
+    unit = tmp_path / "overflight.service"
+    unit.write_text(service.render(service.Service("csi://0", labels), program=Path("/bin/true")))
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=30", "--no-pager", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unrecognized option" in done.stderr:
+        pytest.skip("this systemd-analyze reads no files")
+    assert done.returncode == 0, done.stdout[-300:]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

@@ -12,7 +12,7 @@ from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.flight.directory import JOURNAL, read_record
-from overflight.runtime.flight.journal import read_observations
+from overflight.runtime.flight.journal_reader import read_observations
 from overflight.runtime.flight.run import fly
 from overflight.runtime.sources.testcard import Fault, TestCard
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -67,6 +68,29 @@ def test_letterbox_keeps_the_shape_and_pads_with_grey() -> None:
     assert (got[:16] == 127).all()
     assert (got[48:] == 127).all()
     assert (got[16:48] == 255).all()
+
+
+@pytest.mark.parametrize(("width", "even", "down"), [(71, 12, 11), (73, 12, 12), (75, 14, 13)])
+def test_an_odd_excess_is_cut_as_the_contract_says(width: int, even: int, down: int) -> None:
+    """torchvision rounds half a pixel to the even number, transformers rounds it down."""
+    noise = np.random.default_rng(2).integers(0, 256, (48, width, 3), np.uint8)
+    for rounding, left in (("even", even), ("down", down)):
+        got = ours(
+            noise, msgspec.convert({"side": 48, "filter": "bicubic", "fit": "crop", "rounding": rounding}, Resize)
+        )
+        assert np.array_equal(got, noise[:, left : left + 48])
+
+
+def test_a_larger_edge_is_cut_to_the_side_in_both_directions() -> None:
+    """Resize to 60, crop 48."""
+    noise = np.random.default_rng(3).integers(0, 256, (60, 80, 3), np.uint8)
+    assert np.array_equal(ours(noise, Resize(48, "bicubic", "crop", edge=60)), noise[6:54, 16:64])
+
+
+def test_letterbox_fills_with_the_contracts_level() -> None:
+    """open_clip fills with black."""
+    white = np.full((100, 200, 3), 255, np.uint8)
+    assert (ours(white, Resize(64, "bicubic", "letterbox", fill=0))[:16] == 0).all()
 
 
 def test_bgr_becomes_rgb() -> None:

@@ -109,20 +109,19 @@ def test_a_grid_that_is_none_is_refused(text: str) -> None:
         Tiling.parse(text)
 
 
-def test_a_mosaic_tells_its_ground_sample_distance() -> None:
-    """In metric coordinates; degrees are no metres."""
+def test_a_window_of_a_mosaic_has_a_ground_sample_distance() -> None:
+    """The one that its georeference gives; a window without one has none."""
     pixels = np.zeros((4, 4, 3), np.uint8)
-    utm = Window(0, 0, 4, 4, (0.0, 0.05, 0.0, 0.0, 0.0, -0.05), 32633)
-    degrees = Window(0, 0, 4, 4, (0.0, 1e-6, 0.0, 0.0, 0.0, -1e-6), 4326)
-    assert window_gsd_m(Frame(pixels, 0, 0, window=utm)) == pytest.approx(0.05)
-    assert window_gsd_m(Frame(pixels, 0, 0, window=degrees)) is None
+    placed = Window(0, 0, 4, 4, (0.0, 0.05, 0.0, 0.0, 0.0, -0.05), 32633, gsd_m=0.05)
+    assert window_gsd_m(Frame(pixels, 0, 0, window=placed)) == 0.05
+    assert window_gsd_m(Frame(pixels, 0, 0, window=Window(0, 0, 4, 4))) is None
     assert window_gsd_m(Frame(pixels, 0, 0)) is None
 
 
 def test_tiles_survive_the_journal(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> None:
     """What was written is read back."""
     from overflight.runtime.flight.directory import JOURNAL
-    from overflight.runtime.flight.journal import read_observations
+    from overflight.runtime.flight.journal_reader import read_observations
     from overflight.runtime.flight.run import fly
 
     with Overflight.load(colour_bundle, colour_bank, tiling=Tiling(2, 2)) as overflight:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import pytest
 
 from overflight.runtime.records import SCHEMA, Costs, FlightRecord, Observation, Score, encode_line
@@ -12,6 +13,10 @@ from overflight.runtime.records import SCHEMA, Costs, FlightRecord, Observation,
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from overflight.runtime.bank import LabelBank
+    from overflight.runtime.bundle import Bundle
+    from overflight.station.archive import Archive
 
 LABELS = ("meadow", "dense forest & fen", "</script><script>alert('label')</script>", "water")
 FRAME_NS = 40_000_000
@@ -77,3 +82,44 @@ def _observation(frame: int, answer: str | None) -> Observation:
         engine="b" * 16,
         media_ns=frame * FRAME_NS,
     )
+
+
+RED, GREEN, BLUE = (250, 30, 30), (30, 250, 30), (30, 30, 250)
+
+
+def write_stills(folder: Path, colours: list[tuple[int, int, int]]) -> Path:
+    """Write a still for each RGB colour, with noise so that no two are the same."""
+    cv2 = pytest.importorskip("cv2")
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(len(colours))
+    for number, colour in enumerate(colours):
+        pixels = np.clip(np.array(colour) + random.integers(-8, 9, (48, 64, 3)), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{number:03}.png"), pixels[:, :, ::-1])
+    return folder
+
+
+@pytest.fixture
+def fly_over(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that flies over stills of the given colours and returns the flight directory."""
+    pytest.importorskip("onnxruntime")
+    from overflight.runtime import Overflight
+    from overflight.runtime.flight.run import fly
+
+    def make(name: str, colours: list[tuple[int, int, int]]) -> Path:
+        stills = write_stills(tmp_path / "sources" / name, colours)
+        with Overflight.load(colour_bundle, colour_bank) as overflight:
+            fly(overflight, str(stills), tmp_path / "flights" / name)
+        return tmp_path / "flights" / name
+
+    return make
+
+
+@pytest.fixture
+def archive(fly_over: Callable[..., Path], tmp_path: Path) -> Archive:
+    """Return an archive of two flights: red, green and green, then blue and red."""
+    from overflight.station.archive import Archive
+
+    made = Archive(tmp_path / "archive")
+    made.add(fly_over("first", [RED, GREEN, GREEN]))
+    made.add(fly_over("second", [BLUE, RED]))
+    return made

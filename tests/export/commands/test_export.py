@@ -38,7 +38,7 @@ def test_json_is_the_manifest(tiny: Tiny, tmp_path: Path) -> None:
 def test_a_taken_place_is_refused_before_any_download(tmp_path: Path) -> None:
     """An id that would take an hour to fetch is not fetched for nothing."""
     (tmp_path / "taken").write_text("")
-    with pytest.raises(UsageError, match="left alone"):
+    with pytest.raises(UsageError, match="exists but is not a bundle"):
         CliRunner().invoke(command, ["overflight/absent", str(tmp_path / "taken")], catch_exceptions=False)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from overflight.runtime.decisions.decide import Decision
 from overflight.runtime.decisions.event_tracker import EventRules, EventTracker
 from overflight.runtime.event import Event
+from overflight.runtime.pose.record import Pose
 from overflight.runtime.records import Costs, Observation
 
 STEP_NS = 100_000_000
@@ -26,7 +27,7 @@ def verdict(score: float | None, still: float | None = None) -> Decision:
 
 
 def told(scores: Sequence[float | None], rules: EventRules = EventRules(2, 3, cool_down_s=0)) -> list[tuple[str, int]]:  # noqa: B008
-    follower = EventTracker(rules, "f", 0)
+    follower = EventTracker(rules, "f")
     events = [event for n, score in enumerate(scores) for event in follower.follow(observation(n), verdict(score))]
     return [(event.type, event.frame) for event in events + follower.end()]
 
@@ -53,7 +54,7 @@ def test_a_rising_score_is_told_once() -> None:
 
 def test_a_begun_event_needs_less_to_last() -> None:
     """Between the thresholds it goes on, and does not begin."""
-    follower = EventTracker(EventRules(2, 3, cool_down_s=0), "f", 0)
+    follower = EventTracker(EventRules(2, 3, cool_down_s=0), "f")
     script = [verdict(None, 0.4)] * 4 + [verdict(0.9)] * 2 + [verdict(None, 0.4)] * 4
     kinds = [event.type for n, seen in enumerate(script) for event in follower.follow(observation(n), seen)]
     assert kinds == ["begin"]
@@ -72,27 +73,76 @@ def test_a_cool_down_keeps_one_thing_from_ringing_twice() -> None:
 
 
 def test_a_long_gap_ends_what_was_seen_before_it() -> None:
-    """A camera that was away cannot vouch for what lasted meanwhile."""
-    follower = EventTracker(EventRules(1, 1), "f", 0)
-    first = follower.follow(observation(0), verdict(0.9))
-    later = follower.follow(observation(1, 60 * 10**9), verdict(0.9))
+    """Nothing is known about a camera that was away."""
+    follower = EventTracker(EventRules(1, 1), "f")
+    first = [event for n in range(3) for event in follower.follow(observation(n), verdict(0.9))]
+    later = follower.follow(observation(3, 60 * 10**9), verdict(0.9))
     assert [event.type for event in first + later] == ["begin", "end", "begin"]
-    assert later[0].frame == 0
+    assert later[0].frame == 2
     assert later[0].id != later[1].id
 
 
-def test_a_recording_without_a_clock_counts_from_the_flights_start() -> None:
-    """Times in events are never missing."""
-    follower = EventTracker(EventRules(1, 1), "f", 7 * 10**18)
-    seen = Observation(3, 0, 0, None, (), Costs(0, 0, 0), "b", "e", media_ns=5)
+def still(number: int, seconds: float | None, captured_s: float) -> Observation:
+    utc = None if seconds is None else 10**18 + round(seconds * 1e9)
+    name = f"DJI_{number}.JPG"
+    return Observation(
+        number, round(captured_s * 1e9), 0, None, (), Costs(0, 0, 0), "b", "e", captured_utc_ns=utc, name=name
+    )
+
+
+def test_a_recording_is_timed_by_its_own_clock() -> None:
+    """How fast the machine was changes nothing: same frames, same events, and no time of day is made up."""
+
+    def run(speed: float) -> list[Event]:
+        follower = EventTracker(EventRules(2, 3, least_s=0.5, cool_down_s=1.0), "f")
+        script = [0.9] * 20 + [None] * 8 + [0.9] * 20
+        events: list[Event] = []
+        for n, score in enumerate(script):
+            captured = round(n * 1e9 * speed)
+            seen = Observation(n, captured, 0, None, (), Costs(0, 0, 0), "b", "e", media_ns=n * STEP_NS)
+            events += follower.follow(seen, verdict(score))
+        return events + follower.end()
+
+    fast, slow = run(0.001), run(30.0)
+    assert fast == slow
+    assert [event.type for event in fast] == ["begin", "end", "begin", "end"]
+    begin, end = fast[:2]
+    assert (begin.started_frame, begin.frame, begin.started_media_ns, begin.media_ns) == (0, 5, 0, 5 * STEP_NS)
+    assert (begin.utc_ns, begin.started_utc_ns) == (None, None)
+    assert (end.started_frame, end.lasted_ns) == (0, end.media_ns)
+
+
+def test_stills_are_timed_by_their_exif() -> None:
+    """A survey's seven seconds between stills are no gap, ten minutes are, whatever the time of processing."""
+    follower = EventTracker(EventRules(2, 3, cool_down_s=0), "f")
+    seconds = [0, 7, 14, 21, 28, 628, 635]
+    events = [e for n, s in enumerate(seconds) for e in follower.follow(still(n, s, n * 0.001), verdict(0.9))]
+    assert [(event.type, event.frame) for event in events] == [("begin", 1), ("end", 4), ("begin", 6)]
+    assert (events[1].utc_ns, events[1].lasted_ns) == (10**18 + 28 * 10**9, 28 * 10**9)
+
+
+def test_stills_without_a_time_are_counted_only() -> None:
+    """No duration, cool-down or gap can be measured, so none is applied, and none is claimed."""
+    follower = EventTracker(EventRules(2, 3, least_s=5, cool_down_s=9), "f")
+    events = [e for n in range(4) for e in follower.follow(still(n, None, n * 100.0), verdict(0.9))]
+    assert [(event.type, event.frame, event.utc_ns, event.lasted_ns) for event in events] == [("begin", 1, None, None)]
+    raw = Observation(1, 10**12, 0, None, (), Costs(0, 0, 0), "b", "e")  # a raw video stream in a file has no clock
+    assert (raw.moment_ns, raw.utc_ns) == (None, None)
+
+
+def test_the_time_of_day_comes_from_telemetry_where_the_source_has_none() -> None:
+    """The same time that the observation's geographic features show."""
+    follower = EventTracker(EventRules(1, 1), "f")
+    pose = Pose(utc_ns=15 * 10**17, lat_deg=1.0, lon_deg=2.0)
+    seen = Observation(3, 0, 0, None, (), Costs(0, 0, 0), "b", "e", media_ns=5, pose=pose)
     (event,) = follower.follow(seen, verdict(0.9))
-    assert event.utc_ns == 7 * 10**18 + 5
+    assert event.utc_ns == event.started_utc_ns == 15 * 10**17
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=60), st.integers(1, 4), st.integers(0, 3))
 def test_every_event_has_one_life(scores: list[float | None], hits: int, spare: int) -> None:
     """Whatever is seen: begin, changes, end, in sequence, one id each, never two at once."""
-    follower = EventTracker(EventRules(hits, hits + spare, cool_down_s=0), "f", 0)
+    follower = EventTracker(EventRules(hits, hits + spare, cool_down_s=0), "f")
     events: list[Event] = []
     for number, score in enumerate(scores):
         events += follower.follow(observation(number), verdict(score))

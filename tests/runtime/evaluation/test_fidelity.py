@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from overflight.runtime.bank import BankHeader, Label, LabelBank
+from overflight.runtime.decisions.decide import Decider
+from overflight.runtime.decisions.match import Matcher
 from overflight.runtime.engines.record import Fidelity
 from overflight.runtime.errors import UsageError
-from overflight.runtime.evaluation.fidelity import judge, measure
+from overflight.runtime.evaluation.fidelity import _reported, judge, measure
 
 
 def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -102,6 +104,30 @@ def test_flips_follow_thresholds_and_background() -> None:
     moved = unit(np.array([[1.0, 0.0, 0.02], [0.0, 1.0, 0.9], [0.0, 1.0, 0.9]]))
     assert measure(near, near, [bank]).agreement[0].flips == 0
     assert measure(near, moved, [bank]).agreement[0].flips == 1.0  # only the third frame's car was ever reported
+
+
+def test_fidelity_reports_what_a_flight_would() -> None:
+    """One decision rule: on independent labels and in an exclusive group, row by row, as the flight decides."""
+    random = np.random.default_rng(4)
+    vectors, frames = unit(random.normal(size=(6, 8))), unit(random.normal(size=(300, 8)))
+    labels = (
+        *(Label(t, (t,), threshold=0.5) for t in "ab"),
+        *(Label(t, (t,), group="g", threshold=0.2) for t in "cd"),
+        Label("e", ("e",), background=True),
+        Label("f", ("f",)),
+    )
+    header = msgspec.structs.replace(bank_of(vectors, *labels, exclusive=("g",)).header, logit_scale=1.5, logit_bias=0)
+    used = LabelBank.make(header, vectors)
+    matcher, decider = Matcher(used), Decider(used)
+    flown = [set(decider.decide(matcher.match(frame)).present) for frame in frames]
+    reports = _reported(decider, [matcher.match(frame) for frame in frames])
+    assert [{label.text for label, on in zip(labels, row, strict=True) if on} for row in reports] == flown
+    assert any("c" in seen or "d" in seen for seen in flown)
+    moved = unit(frames + 0.3 * random.normal(size=frames.shape))
+    shown = [set(decider.decide(matcher.match(frame)).present) for frame in moved]
+    pairs = list(zip(flown, shown, strict=True))
+    flips = sum(len(a ^ b) for a, b in pairs) / sum(len(a | b) for a, b in pairs)
+    assert measure(frames, moved, [used]).agreement[0].flips == pytest.approx(flips)
 
 
 def test_the_gate_names_what_falls_short() -> None:

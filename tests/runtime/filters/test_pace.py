@@ -105,12 +105,12 @@ def test_the_stream_keeps_the_pace_and_counts_what_it_passed(colour_bundle: Bund
         seen = [sight.observation for sight in stream.results()]
         stream.close()
         assert 5 <= len(seen) <= 13
-        assert stream.dropped["paced"] + stream.dropped["newer-frame"] + len(seen) == 50
+        assert stream.skipped["fps"] + stream.dropped["newer-frame"] + len(seen) == 50
         assert min(observation.age_ns for observation in seen) > 500e6
         still = Stream("test://?frames=50&fps=0&size=64x48&faults=freeze@1:49", overflight.observer, Pace(similar=3))
         assert len(list(still.results())) == 5
         assert still.similarity is not None
-        assert still.similarity.report.skipped == still.dropped["similar"] == 45
+        assert still.similarity.report.skipped == still.skipped["similar"] == 45
 
 
 def test_the_gate_costs_little() -> None:

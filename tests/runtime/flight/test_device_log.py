@@ -12,7 +12,7 @@ from overflight.runtime import LabelBank, Overflight
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.flight import run as run_module
 from overflight.runtime.flight.device_log import DeviceLog
-from overflight.runtime.flight.journal import read_device
+from overflight.runtime.flight.journal_reader import read_device
 from overflight.runtime.flight.run import fly
 
 pytest.importorskip("onnxruntime")

@@ -93,7 +93,7 @@ def test_a_flight_says_where_and_to_whom(
     assert (len(red[0].place.footprint), red[0].incident) == (4, red[0].id)
     pictures = [body for kind, body in got if kind == "image/jpeg"]
     assert len(pictures) == len([event for event in events if event.type == "begin"])
-    assert cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR).shape == (120, 160, 3)
+    assert cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR).shape == (48, 64, 3)
     exported = export_flight(video.parent / "flight", ["geojson"])
     assert exported.features == {"footprints": 30, "observations": 30, "track": 1, "events": 2}
     assert exported.without_position == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -22,7 +23,8 @@ from overflight.runtime.flight.bank_watch import BankWatch, newest_bank
 from overflight.runtime.flight.control_token import ControlToken, token_path
 from overflight.runtime.flight.gauges import Gauges, Status
 from overflight.runtime.flight.health import HealthServer
-from overflight.runtime.flight.journal import Journal, read_embeddings, read_observations
+from overflight.runtime.flight.journal import Journal
+from overflight.runtime.flight.journal_reader import read_embeddings, read_observations
 from overflight.runtime.flight.run import FlightConfig, fly
 from overflight.runtime.flight.systemd import Notifier
 from overflight.runtime.records import Costs, Observation
@@ -75,7 +77,7 @@ def test_health_tells_alive_from_ready_from_fresh(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("overflight.runtime.flight.gauges.FRESH_S", 0.0)
         assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 200, 503]
         assert fetch(server.port, "/etc/passwd")[0] == 404
-        status = Status(False, 1, None, False, "/flights/1", "b" * 64, "b")
+        status = Status(False, 1, None, False, "/flights/1", "b" * 64, "b", os.getpid())
         assert msgspec.json.decode(fetch(server.port, "/status")[1], type=Status) == status
     finally:
         server.close()

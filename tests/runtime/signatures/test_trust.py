@@ -15,7 +15,15 @@ from overflight.runtime.errors import MissingError, SignatureError, UsageError
 from overflight.runtime.signatures import verify_signed
 from overflight.runtime.signatures.secret_key import SecretKey
 from overflight.runtime.signatures.terms import Terms
-from overflight.runtime.signatures.trust import Approval, TrustedKeys, check_private, trust_key, trusted_folder
+from overflight.runtime.signatures.trust import (
+    Accepted,
+    Approval,
+    TrustedKeys,
+    check_private,
+    put_back,
+    trust_key,
+    trusted_folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +107,7 @@ def test_checking_does_not_use_up_a_counter(ground: Any, aircraft: Path) -> None
     new.accept()
     with pytest.raises(SignatureError, match="lower than 5"):
         old.accept()
-    old.accept(back=True)
+    put_back({"bank": Accepted(4, old.sha256)}, aircraft / "accepted.json")
     approve(b"old", signed(ground, b"old", counter=4))
 
 

@@ -1,0 +1,1 @@
+"""Layouts: how each publisher names a model's tensors and settings."""

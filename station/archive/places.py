@@ -1,0 +1,62 @@
+"""The ground that each tile of a frame shows, from the footprint of the whole frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from overflight.runtime.pose.footprint import Place
+
+# The corners of a footprint in the picture, as pose/footprint.py orders them: x to the right, y down, in [0, 1].
+_CORNERS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0))
+
+
+def tile_places(place: Place | None, rows: int, columns: int) -> list[Place | None]:
+    """Return the place of every tile of a grid, row by row from the top left.
+
+    Flat ground seen by a camera is a projective image of the picture, so the four corners place every tile exactly.
+    Where the footprint has another number of corners (cut at the horizon, or none), each tile has the frame's place.
+    """
+    if place is None or len(place.footprint) != 4:
+        return [place] * (rows * columns)
+    project = _homography(place.footprint)
+    return [
+        _placed(place, project, (column / columns, row / rows, (column + 1) / columns, (row + 1) / rows))
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def _placed(place: Place, project: NDArray[np.float64], box: tuple[float, float, float, float]) -> Place:
+    left, top, right, bottom = box
+    ring = tuple(_project(project, x, y) for x, y in ((left, bottom), (right, bottom), (right, top), (left, top)))
+    lon_deg, lat_deg = _project(project, (left + right) / 2, (top + bottom) / 2)
+    return msgspec.structs.replace(place, lat_deg=lat_deg, lon_deg=lon_deg, footprint=ring)
+
+
+def _homography(ring: tuple[tuple[float, float], ...]) -> NDArray[np.float64]:
+    """Return the 3 x 3 matrix that maps the picture's corners to a footprint's (longitude, latitude).
+
+    The eight equations of Hartley and Zisserman, "Multiple View Geometry", 2nd edition, section 4.1, with the last
+    element 1. Coordinates are taken relative to the first corner: degrees alone would cost five digits.
+    """
+    origin = np.array(ring[0])
+    rows, values = [], []
+    for (x, y), corner in zip(_CORNERS, ring, strict=True):
+        u, v = np.array(corner) - origin
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        values += [u, v]
+    solved = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
+    matrix: NDArray[np.float64] = np.append(solved, 1.0).reshape(3, 3)
+    matrix[:2] += origin[:, None] * matrix[2]
+    return matrix
+
+
+def _project(matrix: NDArray[np.float64], x: float, y: float) -> tuple[float, float]:
+    lon, lat, scale = matrix @ (x, y, 1.0)
+    return float(lon / scale), float(lat / scale)

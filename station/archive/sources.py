@@ -1,0 +1,83 @@
+"""Adding a source that was not flown with Overflight: stills, a video or a mosaic is run through the engine first."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from overflight.runtime.bundle import hash_file
+from overflight.runtime.errors import SourceError, UsageError
+from overflight.runtime.flight.directory import RECORD
+from overflight.runtime.flight.peripherals import PeripheralConfig
+from overflight.runtime.flight.run import FlightConfig, fly
+from overflight.runtime.sources.image import SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from overflight.runtime.overflight import Overflight
+    from overflight.runtime.records import Observation
+    from overflight.runtime.stream import Stream
+    from overflight.station.archive.store import Archive, ArchivedFlight
+
+_FLYING = ".flying-"
+
+
+def is_flight(path: Path) -> bool:
+    """Whether a path is the directory that ``overflight run`` left."""
+    return (path / RECORD).is_file()
+
+
+def add_source(
+    archive: Archive,
+    source: Path,
+    overflight: Overflight,
+    *,
+    pose: str | None = None,
+    camera: str | None = None,
+    on_observation: Callable[[Stream, Observation], None] = lambda stream, observation: None,
+) -> tuple[ArchivedFlight, bool]:
+    """Embed a source with an engine and add it as a flight; return the flight and whether it is new.
+
+    The same content is added once, whatever its name. A source that ends early is added with what was read, and the
+    flight's record names the reason. Raises UsageError for what is neither a file nor a folder.
+    """
+    if not source.exists():
+        raise UsageError(f"{source}: no such file or folder; name flights, videos, mosaics or folders of stills")
+    key = hashlib.sha256(
+        f"{content_hash(source)} {overflight.bundle.manifest.tower} {pose} {camera}".encode()
+    ).hexdigest()
+    identity = key[:16]
+    if archive.index.is_file() and (known := next((one for one in archive.flights() if one.id == identity), None)):
+        return known, False
+    out = archive.directory / f"{_FLYING}{identity}"
+    shutil.rmtree(out, ignore_errors=True)  # of a command that was killed
+    pose = pose or ("stills" if source.is_dir() else None)
+    config = FlightConfig(peripherals=PeripheralConfig(pose=pose, camera=camera))
+    try:
+        archive.directory.mkdir(parents=True, exist_ok=True)
+        with suppress(SourceError):  # what was read until then is in the journal, the reason in the record
+            fly(overflight, str(source.resolve()), out, config, on_observation=on_observation)
+        return archive.add(out, name=source.resolve().name, kind=_kind(source), identity=identity)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def content_hash(source: Path) -> str:
+    """Hash what a source shows: a file's bytes, or the names and bytes of a folder's pictures."""
+    if source.is_file():
+        return hash_file(source)
+    digest = hashlib.sha256()
+    for path in sorted(source.iterdir()):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            digest.update(f"{path.name} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _kind(source: Path) -> str:
+    if source.is_dir() or source.suffix.lower() in SUFFIXES - {".tif", ".tiff"}:
+        return "stills"
+    return "mosaic" if source.suffix.lower() in {".tif", ".tiff"} else "video"

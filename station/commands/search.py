@@ -1,0 +1,148 @@
+"""``overflight search``."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from overflight.station.search import Filters, Found
+
+_PATH: Any = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("archive", type=_PATH)
+@click.argument("texts", nargs=-1)
+@click.option("--like", type=_PATH, multiple=True, help="A picture to look for; PICTURE#X,Y,WIDTH,HEIGHT is a part.")
+@click.option("--not", "unwanted", multiple=True, help="A text that lowers the score of what fits it.")
+@click.option("--bundle", type=_PATH, help="The bundle whose towers made the flights; the default model's if left out.")
+@click.option("--templates", default="aerial", show_default=True, help="Forms that names are set into; see labels.")
+@click.option("--after", help="Only what was taken at this time (ISO 8601, UTC) or later.")
+@click.option("--before", help="Only what was taken before this time.")
+@click.option("--near", metavar="LAT,LON,RADIUS_M", help="Only ground within this circle.")
+@click.option("--inside", metavar="LAT,LON LAT,LON …", help="Only ground whose middle is in this polygon.")
+@click.option("--height", metavar="LEAST,MOST", help="Only frames taken between these heights in metres.")
+@click.option("--flight", "flights", multiple=True, help="Only this flight (id or name); repeatable.")
+@click.option("--label", "labels", multiple=True, help="Only rows that got this label in flight; repeatable.")
+@click.option("--reviewed", type=click.Choice(["yes", "no", "confirmed", "rejected"]), help="Only these findings.")
+@click.option("--kind", type=click.Choice(["all", "frames", "tiles"]), default="all", show_default=True)
+@click.option("--most", type=click.IntRange(1), default=25, show_default=True, help="Groups of hits to return.")
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="The next --most groups, and so on.")
+@click.option(
+    "--false-alarm",
+    type=click.FloatRange(0, 0.5),
+    default=0.05,
+    show_default=True,
+    help="Share of absent things that may be found; lower is stricter.",
+)
+@click.option("--rank", is_flag=True, help="Return the best groups even when they are below the cut-off.")
+@click.option("--wall", type=_PATH, help="Write the pictures as a page (.html) or a contact sheet (.png).")
+@click.option("--out", type=_PATH, multiple=True, help="Write the hits as .geojson, .gpkg, .kmz or .csv; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+def command(archive: Path, texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Search an archive by sentences and pictures.
+
+    ARCHIVE is a directory made by overflight archive add. Every text must fit; the answer is "not found" when nothing
+    is above the cut-off, which few texts of absent things reach. Exit code 0 either way.
+
+    \b
+    overflight search archive "flooded road" --not river --wall wall.html
+    overflight search archive --like roof.jpg --near 47.37,8.54,500 --out hits.kmz
+    overflight search archive 停车场
+    """
+    from overflight.station.search.report import run
+
+    found, title = run(archive, texts, filters=lambda rows: _filters(given, rows), **_options(given))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    _show(found, title)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    names = (
+        "like",
+        "unwanted",
+        "bundle",
+        "templates",
+        "most",
+        "page",
+        "false_alarm",
+        "rank",
+        "wall",
+        "out",
+        "reviewed",
+    )
+    return {name: given[name] for name in names}
+
+
+def _filters(given: dict[str, Any], rows: frozenset[int] | None) -> Filters:
+    from overflight.station.search import Filters
+
+    circle = _numbers("--near", given["near"], 3)
+    heights = _numbers("--height", given["height"], 2)
+    corners = (_numbers("--inside", corner, 2) for corner in (given["inside"] or "").split())
+    return Filters(
+        after_utc_ns=_time("--after", given["after"]),
+        before_utc_ns=_time("--before", given["before"]),
+        circle=None if circle is None else (circle[0], circle[1], circle[2]),
+        polygon=tuple((corner[1], corner[0]) for corner in corners if corner is not None),
+        heights_m=None if heights is None else (heights[0], heights[1]),
+        flights=given["flights"],
+        labels=given["labels"],
+        rows_in=rows,
+        kind=given["kind"],
+    )
+
+
+def _numbers(option: str, text: str | None, count: int) -> list[float] | None:
+    from overflight.runtime.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise UsageError(f"{option} {text}: expected {count} numbers with commas between them")
+    return numbers
+
+
+def _time(option: str, text: str | None) -> int | None:
+    from overflight.runtime.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: expected a time such as 2026-05-01T10:00:00Z") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return int(moment.timestamp() * 1_000_000) * 1000
+
+
+def _show(found: Found, title: str) -> None:
+    from overflight.station.search.wall import answer_text, caption, place_text
+
+    for chinese, english in found.translated.items():
+        click.echo(f"{chinese}: searched as {english!r}")
+    click.echo(f"{title}: {answer_text(found)}")
+    if found.unknown:
+        click.echo(f"{found.unknown} rows were passed over: the filter needs a value that they lack")
+    if found.unindexed:
+        click.echo(f"{found.unindexed} frames have no embedding and cannot be found")
+    for number, hit in enumerate(found.hits, start=1):
+        where, fit = caption(hit)
+        more = f"; {len(hit.grouped)} more of the same pass" if hit.grouped else ""
+        click.echo(f"{number:3}. {hit.number}  {where}")
+        click.echo(f"     {fit}{more}")
+        if placed := place_text(hit):
+            click.echo(f"     {placed}")

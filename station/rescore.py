@@ -1,0 +1,86 @@
+"""Scoring flights of an archive again with another label bank, with events and incidents followed as in flight."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from overflight.runtime.decisions.decide import Decider, Decision
+from overflight.runtime.decisions.event_tracker import EventRules, EventTracker
+from overflight.runtime.decisions.incident import Incidents
+from overflight.runtime.decisions.match import Match, Matcher
+from overflight.runtime.errors import UsageError
+from overflight.runtime.event import Event
+from overflight.runtime.flight.directory import JOURNAL, read_record
+from overflight.runtime.flight.journal_reader import JournalReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from overflight.runtime.bank import LabelBank
+    from overflight.station.archive import Archive, ArchivedFlight
+
+CHUNK_ROWS = 8_192
+_NOTHING = Decision(None, {}, {})
+
+
+class Rescored(msgspec.Struct, frozen=True):
+    """What a bank says of a flight: frames and tiles by label ("" is unknown), and its events."""
+
+    flight: str
+    flight_name: str
+    bank: str
+    frames: dict[str, int]
+    tiles: dict[str, int]
+    events: tuple[Event, ...]
+
+
+def rescore(archive: Archive, bank: LabelBank, flight: ArchivedFlight, rules: EventRules | None = None) -> Rescored:
+    """Decide every kept frame and tile of a flight again, and follow its events.
+
+    Scores come from the embeddings as they were kept, in 16 bits: a cosine differs by less than 0.001 from the one in
+    flight. Frames without an embedding have no decision. Raises UsageError for a bank of another tower.
+    """
+    if bank.header.tower != flight.tower:
+        raise UsageError(
+            f"{bank.header.name}: made for {bank.header.model} (tower {bank.header.tower[:12]}), but {flight.name} has "
+            f"embeddings of {flight.model} (tower {flight.tower[:12]}); make the bank again with: overflight labels"
+        )
+    directory = archive.flight_directory(flight.id)
+    tracker = EventTracker(rules or EventRules(), f"{read_record(directory).started_utc_ns:x}")
+    incidents = Incidents()
+    decisions = decide_rows(bank, archive.vectors(flight))
+    frames: Counter[str] = Counter()
+    tiles: Counter[str] = Counter()
+    events: list[Event] = []
+    for observation, embedding, tile_embeddings in JournalReader(directory / JOURNAL).frames():
+        if embedding is None:
+            continue
+        decision = next(decisions)
+        frames[decision.label or ""] += 1
+        tile_count = 0 if tile_embeddings is None or observation.tiles is None else len(observation.tiles.labels)
+        for _ in range(tile_count):
+            tiles[next(decisions).label or ""] += 1
+        seen = msgspec.structs.replace(observation, label=decision.label, bank=bank.sha256[:16])
+        events += map(incidents.join, tracker.follow(seen, decision))
+    events += map(incidents.join, tracker.end())
+    return Rescored(flight.id, flight.name, bank.sha256, dict(frames), dict(tiles), tuple(events))
+
+
+def decide_rows(bank: LabelBank, vectors: NDArray[np.float16]) -> Iterator[Decision]:
+    """Yield the decision for each row of unit embeddings ``[N, D]``, in order."""
+    matcher, decider = Matcher(bank), Decider(bank)
+    for start in range(0, len(vectors), CHUNK_ROWS):
+        matches = matcher.match_rows(vectors[start : start + CHUNK_ROWS].astype(np.float32))
+        possible = decider.possible(matches)
+        for row, decided in enumerate(possible):
+            yield decider.decide(Match(*(part[row] for part in _parts(matches)))) if decided else _NOTHING
+
+
+def _parts(matches: Match) -> tuple[NDArray[np.float32], ...]:
+    return matches.cosines, matches.logits, matches.scores, matches.shares

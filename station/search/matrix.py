@@ -1,0 +1,50 @@
+"""Exact cosines of a few terms with every embedding of the flights of one tower."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from overflight.station.archive import Archive, ArchivedFlight
+
+CHUNK_ROWS = 8_192  # a chunk in float32 stays in the processor's cache while it is multiplied
+CACHE_BYTES = 512_000_000  # of float32 copies, so that a second query needs no conversion
+
+
+class Matrix:
+    """The embeddings of several flights, float16 on disk. Repeated queries use a float32 copy while it fits."""
+
+    def __init__(self, archive: Archive, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._archive = archive
+        self._free_bytes = cache_bytes
+        self._cached: dict[str, NDArray[np.float32]] = {}
+
+    def cosines(self, flight: ArchivedFlight, terms: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the cosines ``[T, rows]`` of unit terms ``[T, D]`` with a flight's embeddings."""
+        found = np.empty((len(terms), flight.rows), np.float32)
+        for start, part in self._parts(flight):
+            np.matmul(terms, part.T, out=found[:, start : start + len(part)])
+        return found
+
+    def rows(self, flight: ArchivedFlight, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return some embeddings of a flight in float32."""
+        return self._archive.vectors(flight)[numbers].astype(np.float32)
+
+    def _parts(self, flight: ArchivedFlight) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        size = flight.rows * flight.width * 4
+        if flight.id not in self._cached and size <= self._free_bytes:
+            self._cached[flight.id] = self._archive.vectors(flight).astype(np.float32)
+            self._free_bytes -= size
+        whole = self._cached.get(flight.id)
+        if whole is not None:
+            yield 0, whole
+            return
+        vectors = self._archive.vectors(flight)
+        for start in range(0, flight.rows, CHUNK_ROWS):
+            yield start, vectors[start : start + CHUNK_ROWS].astype(np.float32)

@@ -1,0 +1,460 @@
+"""Every parser and every door that takes bytes from outside, as a function of bytes, with inputs to begin from."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from overflight.runtime.errors import OverflightError
+
+
+class Door(NamedTuple):
+    """A parser: ``take`` may raise OverflightError or one of ``allowed``; ``seeds`` are inputs that it accepts."""
+
+    take: Callable[[bytes, Path], object]
+    seeds: Callable[[], list[bytes]]
+    allowed: tuple[type[Exception], ...] = (OverflightError,)
+
+
+def _track(suffix: str) -> Callable[[bytes, Path], object]:
+    def take(data: bytes, folder: Path) -> object:
+        from overflight.runtime.pose.source import read_track
+
+        path = folder / f"input{suffix}"
+        path.write_bytes(data)
+        track = read_track(path)
+        return [track.at(t_ns) for t_ns in (*track.times_ns[:3], 0, 1 << 40)]
+
+    return take
+
+
+def _file(name: str, read: Callable[[Path], object]) -> Callable[[bytes, Path], object]:
+    def take(data: bytes, folder: Path) -> object:
+        path = folder / name
+        path.write_bytes(data)
+        return read(path)
+
+    return take
+
+
+def _text(read: Callable[[str], object]) -> Callable[[bytes, Path], object]:
+    return lambda data, folder: read(data.decode("utf-8", "surrogateescape" if len(data) % 7 == 0 else "replace"))
+
+
+SRT = (
+    b'1\n00:00:00,000 --> 00:00:00,033\n<font size="28">SrtCnt : 1, DiffTime : 33ms\n2023-01-01 10:00:00.000\n'
+    b"[iso : 100] [latitude: 47.1] [longitude: 8.2] [rel_alt: 10.000 abs_alt: 400.000] "
+    b"[gb_yaw: 1.0 gb_pitch: -90.0 gb_roll: 0.0]</font>\n\n"
+    b"2\n00:00:01,000 --> 00:00:01,033\nGPS(8.5,47.2,16) BAROMETER:12.3\n"
+    b"F.PRY (1.0\xc2\xb0, 2.0\xc2\xb0, 3.0\xc2\xb0)\n\n"
+)
+GPX = (
+    b'<?xml version="1.0"?><gpx xmlns="http://www.topografix.com/GPX/1/1"><trk><trkseg><trkpt lat="47.1" lon="8.2">'
+    b"<ele>400</ele><time>2026-05-01T10:00:00Z</time></trkpt></trkseg></trk></gpx>"
+)
+CSV = b"time,lat,lon,alt,yaw,pitch\n2026-05-01T10:00:00Z,47.1,8.2,400,1,2\n2026-05-01T10:00:01+02:00,47.2,8.3,,,\n"
+
+
+def _box(key: bytes, *inner: bytes) -> bytes:
+    body = b"".join(inner)
+    return struct.pack(">I4s", 8 + len(body), key) + body
+
+
+def _movie() -> bytes:
+    """Return a GoPro video's metadata track with two GPS5 rows."""
+
+    def item(key: bytes, kind: bytes, size: int, rows: bytes) -> bytes:
+        return struct.pack(">4scBH", key, kind or b"\0", size, len(rows) // size) + rows + bytes(-len(rows) % 4)
+
+    rows = struct.pack(">10i", 471000000, 82000000, 400000, 0, 0, 471000100, 82000100, 400000, 0, 0)
+    scale = struct.pack(">5i", 10_000_000, 10_000_000, 1000, 1000, 100)
+    stream = (
+        item(b"GPSF", b"L", 4, struct.pack(">I", 3)) + item(b"SCAL", b"l", 4, scale) + item(b"GPS5", b"l", 20, rows)
+    )
+    payload = item(b"DEVC", b"\0", 1, item(b"STRM", b"\0", 1, stream))
+
+    def whole(place: int) -> bytes:
+        table = _box(
+            b"stbl",
+            _box(b"stsd", bytes(8) + struct.pack(">I4s", 16, b"gpmd") + bytes(8)),
+            _box(b"stts", struct.pack(">IIII", 0, 1, 1, 1000)),
+            _box(b"stsz", struct.pack(">IIII", 0, 0, 1, len(payload))),
+            _box(b"stsc", struct.pack(">IIIII", 0, 1, 1, 1, 1)),
+            _box(b"stco", struct.pack(">III", 0, 1, place)),
+        )
+        media = _box(b"mdia", _box(b"mdhd", struct.pack(">IIIII", 0, 0, 0, 1000, 0)), _box(b"minf", table))
+        return _box(b"moov", _box(b"trak", media))
+
+    return whole(len(whole(0))) + payload
+
+
+def _tlog() -> bytes:
+    from pymavlink.dialects.v20 import ardupilotmega as dialect
+
+    mav = dialect.MAVLink(None, srcSystem=1, srcComponent=1)
+    lines = b""
+    for number in range(4):
+        for message in (
+            dialect.MAVLink_heartbeat_message(2, 3, 0, 0, 4, 3),
+            dialect.MAVLink_attitude_message(1000 + number, 0.1, 0.2, 0.3, 0, 0, 0),
+            dialect.MAVLink_global_position_int_message(1000 + number, 471000000, 82000000, 400, 50, 0, 0, 0, 900),
+        ):
+            lines += struct.pack(">Q", 1_780_000_000_000_000 + number) + message.pack(mav)
+    return lines
+
+
+@cache
+def _bank() -> bytes:
+    import msgspec
+
+    from overflight.runtime.bank import BankHeader, Label, LabelBank
+
+    header = BankHeader(
+        schema=1, name="b", model="m", tower="c" * 64, activation="sigmoid", logit_scale=2.0, logit_bias=-5.0,
+        labels=(Label("a", ("a",)), Label("b", ("b",), group="g"), Label("n", ("n",), background=True)),
+        exclusive=("g",),
+    )  # fmt: skip
+    bank = LabelBank.make(header, np.eye(3, dtype=np.float32))
+    folder = Path("/tmp") / f"overflight-fuzz-{msgspec.__version__}"
+    folder.mkdir(exist_ok=True)
+    bank.save(folder / "bank.safetensors")
+    return (folder / "bank.safetensors").read_bytes()
+
+
+def _read_bank(data: bytes, folder: Path) -> object:
+    from overflight.runtime.bank import LabelBank
+    from overflight.runtime.flight.banks import prove
+
+    bank = LabelBank.decode(data, source="input")
+    prove(bank)
+    return bank
+
+
+def _jpeg() -> bytes:
+    import cv2
+
+    return bytes(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1])
+
+
+def _tagged_jpeg() -> bytes:
+    order = struct.pack("<2sHI", b"II", 42, 8)
+    gps_at, data_at = 8 + 2 + 12 + 4, 8 + 2 + 12 + 4 + 2 + 4 * 12 + 4
+    entries = struct.pack("<HHHII", 1, 0x8825, 4, 1, gps_at) + bytes(4)
+    gps = struct.pack("<H", 4)
+    gps += struct.pack("<HHI4s", 1, 2, 2, b"N\0\0\0") + struct.pack("<HHII", 2, 5, 3, data_at)
+    gps += struct.pack("<HHI4s", 3, 2, 2, b"E\0\0\0") + struct.pack("<HHII", 4, 5, 3, data_at) + bytes(4)
+    tiff = order + entries + gps + struct.pack("<6I", 47, 1, 6, 1, 0, 1)
+    exif = b"Exif\0\0" + tiff
+    xmp = b'<x:xmpmeta><rdf:Description drone-dji:GpsLatitude="47.1" drone-dji:GpsLongitude="8.2"/></x:xmpmeta>'
+    segments = (
+        b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp
+    )
+    return b"\xff\xd8" + segments + _jpeg()[2:]
+
+
+def _tiff() -> bytes:
+    import io
+
+    import tifffile
+
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((64, 64, 3), np.uint8), tile=(16, 16), photometric="rgb")
+    return file.getvalue()
+
+
+def _read_mosaic(path: Path) -> object:
+    from overflight.runtime.sources.mosaic import Mosaic, is_mosaic
+
+    if not is_mosaic(path, 32):
+        return None
+    mosaic = Mosaic(path, 32)
+    try:
+        return next(iter(mosaic.frames()), None)
+    finally:
+        mosaic.close()
+
+
+def _read_image(path: Path) -> object:
+    from overflight.runtime.sources.image import read_image
+
+    return read_image(path)
+
+
+def _read_still(path: Path) -> object:
+    from overflight.runtime.pose.stills import read_still
+
+    return read_still(path)
+
+
+def _manifest(data: bytes, folder: Path) -> object:
+    from overflight.runtime.bundle import Bundle
+
+    (folder / "manifest.json").write_bytes(data)
+    return Bundle.open(folder)
+
+
+def _manifest_seed() -> bytes:
+    from overflight.runtime.bundle import default_bundle
+
+    return (default_bundle() / "manifest.json").read_bytes()
+
+
+def _labels(data: bytes, folder: Path) -> object:
+    from overflight.export.label_file import parse_text, parse_toml
+    from overflight.export.prompts import DEFAULT, read_templates
+
+    text = data.decode("utf-8", "replace")
+    parse = parse_toml if len(data) % 2 else parse_text
+    return parse(text, read_templates(DEFAULT), "input", "input")
+
+
+def _outbox(data: bytes, folder: Path) -> object:
+    """A row of the outbox: what it holds must be a message, or unreadable."""
+    import sqlite3
+
+    from overflight.runtime.event import Event
+    from overflight.runtime.links.outbox import Outbox, Unreadable
+
+    path = folder / "outbox.sqlite"
+    if not path.exists():
+        box = Outbox(path)
+        box.put(Event("f-1", "begin", "x", 1, 1, 1, 0.5), b"", ["x"])
+        box.close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE messages SET record = ?", (data,))
+    connection.commit()
+    connection.close()
+    box = Outbox(path)
+    try:
+        return box.next("x")
+    except Unreadable:
+        return None
+    finally:
+        box.close()
+
+
+def _outbox_file(data: bytes, folder: Path) -> object:
+    from overflight.runtime.links.outbox import Outbox
+    from overflight.runtime.links.outbox_repair import move_aside_if_damaged
+
+    path = folder / "file.sqlite"
+    for left in folder.glob("file.sqlite*"):
+        left.unlink()
+    path.write_bytes(data)
+    move_aside_if_damaged(path)
+    box = Outbox(path)
+    try:
+        return box.waiting("x")
+    finally:
+        box.close()
+
+
+def _sqlite_seed() -> bytes:
+    import tempfile
+
+    from overflight.runtime.event import Event
+    from overflight.runtime.links.outbox import Outbox
+
+    with tempfile.TemporaryDirectory() as folder:
+        box = Outbox(Path(folder) / "o.sqlite")
+        box.put(Event("f-1", "begin", "x", 1, 1, 1, 0.5), b"", ["x"])
+        box.close()
+        return (Path(folder) / "o.sqlite").read_bytes()
+
+
+def _journal(data: bytes, folder: Path) -> object:
+    from overflight.runtime.flight.directory import export_lines
+
+    for left in folder.glob("journal.sqlite*"):
+        left.unlink()
+    (folder / "journal.sqlite").write_bytes(data)
+    return export_lines(folder)
+
+
+def _journal_seed() -> bytes:
+    import tempfile
+
+    from overflight.runtime.flight.journal import Journal
+    from overflight.runtime.records import Costs, Observation
+
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal.sqlite")
+        journal.append(Observation(1, 1, 1, "red", (), Costs(1, 2, 3), "b", "e"), np.full(4, 0.5, np.float32))
+        journal.close()
+        return (Path(folder) / "journal.sqlite").read_bytes()
+
+
+def _flight_record(data: bytes, folder: Path) -> object:
+    from overflight.runtime.flight.directory import read_record
+
+    (folder / "flight.json").write_bytes(data)
+    return read_record(folder)
+
+
+def _link(text: str) -> object:
+    from overflight.runtime.links.address import LinkAddress
+
+    return LinkAddress.parse(text)
+
+
+def _redact(text: str) -> object:
+    from overflight.runtime.redact import quote_credentials, redact, redact_text
+
+    return redact(text), redact_text(text), quote_credentials(text)
+
+
+def _source(text: str) -> object:
+    from overflight.runtime.sources import open_source
+
+    if "\0" in text or not text.isprintable() or text.startswith(("/", "~", ".")):
+        return None
+    open_source(f"test://?{text}").close()
+    return None
+
+
+def _camera(text: str) -> object:
+    from overflight.runtime.filters.pace import Pace
+    from overflight.runtime.pose.camera_model import CameraModel
+    from overflight.runtime.tiles import Tiling
+
+    for parse in (CameraModel.parse, Tiling.parse, Pace.parse_duty):
+        try:
+            parse(text)
+        except OverflightError:
+            continue
+    return None
+
+
+def _minisign(text: str) -> object:
+    from overflight.runtime.signatures.minisign import PublicKey, Signature
+    from overflight.runtime.signatures.terms import Terms
+
+    for parse in (PublicKey.parse, Signature.parse, Terms.parse):
+        try:
+            parse(text, source="input")
+        except OverflightError:
+            continue
+    return None
+
+
+def _received(data: bytes, folder: Path) -> object:
+    from overflight.runtime.signatures import receive_bank
+
+    return receive_bank(data, source="input")
+
+
+def _tegrastats(text: str) -> object:
+    from overflight.jetson.tegrastats import parse_log
+
+    return list(parse_log(text))
+
+
+class _Health:
+    """A health server's handler on a socket pair."""
+
+    def __init__(self) -> None:
+        from overflight.runtime.flight.gauges import Gauges
+        from overflight.runtime.worker import Faults
+
+        self.gauges = Gauges()
+        self.token: Any = self
+        self.path = "token"
+        self.faults = Faults("fuzz")
+        self.uploading = threading.Lock()
+
+    def allows(self, authorization: str | None) -> bool:
+        return authorization is not None
+
+    def take_bank(self, raw: bytes) -> str:
+        from overflight.runtime.bank import LabelBank
+
+        return LabelBank.decode(raw, source="input").sha256
+
+
+def _health(data: bytes, folder: Path) -> object:
+    from overflight.runtime.flight.health import _Handler
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(5)
+        ours.sendall(data[:60_000])
+        ours.shutdown(socket.SHUT_WR)
+        server = _Health()
+        _Handler(theirs, ("127.0.0.1", 1), server)  # type: ignore[arg-type]
+        if server.faults.counts:
+            raise AssertionError(server.faults.trouble)
+    return None
+
+
+def _webhook(data: bytes, folder: Path) -> object:
+    """What a web server answers."""
+    import http.client
+
+    from overflight.runtime.deadline import DeadlineSocket
+    from overflight.runtime.event import Event
+    from overflight.runtime.links.message import LinkDown, Message, Refused
+    from overflight.runtime.links.webhook import WebhookLink
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data[:60_000])
+        theirs.shutdown(socket.SHUT_WR)
+        link = WebhookLink("http://127.0.0.1:9/x")
+        link._connection = http.client.HTTPConnection("127.0.0.1", 9)
+        link._connection.sock = link._socket = DeadlineSocket(ours, 5.0)
+        try:
+            link.send(Message(1, "event", Event("f-1", "begin", "x", 1, 1, 1, 0.5)), b"{}")
+        except (LinkDown, Refused):
+            return None
+        finally:
+            link.close()
+    return None
+
+
+_ANSWERS = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/1.1 422 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+]
+_REQUESTS = [
+    b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /metrics HTTP/1.0\r\n\r\n",
+    b"POST /bank HTTP/1.1\r\nAuthorization: Bearer x\r\nContent-Length: 5\r\n\r\nhello",
+]
+_SIGNED = b"untrusted comment: x\n" + b"R" * 100 + b"\ntrusted comment: counter:1\n" + b"R" * 88 + b"\n"
+_RECORD = {"schema": 1, "source": "x", "host": "h", "versions": {}, "model": "m", "bundle": "b", "engine": "e"}
+
+DOORS: dict[str, Door] = {
+    "srt": Door(_track(".srt"), lambda: [SRT]),
+    "csv": Door(_track(".csv"), lambda: [CSV, b"t_ms,lat,lon\n0,47,8\n33,47,8\n"]),
+    "gpx": Door(_track(".gpx"), lambda: [GPX]),
+    "mp4": Door(_track(".mp4"), lambda: [_movie()]),
+    "tlog": Door(_track(".tlog"), lambda: [_tlog()]),
+    "still": Door(_file("input.jpg", _read_still), lambda: [_tagged_jpeg(), _tiff()]),
+    "image": Door(_file("input.jpg", _read_image), lambda: [_jpeg()]),
+    "mosaic": Door(_file("input.tif", _read_mosaic), lambda: [_tiff()]),
+    "bank": Door(_read_bank, lambda: [_bank()]),
+    "received-bank": Door(_received, lambda: [_SIGNED + _bank(), _bank()]),
+    "manifest": Door(_manifest, lambda: [_manifest_seed()]),
+    "labels": Door(_labels, lambda: [b"red roof\nblue roof\n", b'[[labels]]\ntext = "red roof"\nthreshold = 0.5\n']),
+    "outbox-row": Door(_outbox, lambda: [json.dumps({"id": "f-1", "type": "begin", "label": "x"}).encode()]),
+    "outbox-file": Door(_outbox_file, lambda: [_sqlite_seed()]),
+    "journal": Door(_journal, lambda: [_journal_seed()]),
+    "flight-record": Door(_flight_record, lambda: [json.dumps(_RECORD).encode()]),
+    "link": Door(_text(_link), lambda: [b"mqtt://u:p@h:1883/of#rate=1000", b"cot+udp://239.2.3.1:6969#stale=60"]),
+    "redact": Door(_text(_redact), lambda: [b"rtsp://u:p@h/x?user=a&password=b", b"gst://a location=rtsp://u:p@h ! x"]),
+    "source": Door(_text(_source), lambda: [b"frames=3&fps=0&size=64x64&faults=torn@1,clock@2:+3600s"]),
+    "camera": Door(_text(_camera), lambda: [b"hfov=71.6,vfov=56.8,gimbal=-90", b"f35=24", b"3x4", b"10/60"]),
+    "minisign": Door(_text(_minisign), lambda: [_SIGNED, b"counter:1 target:* expires:2030-01-01"]),
+    "tegrastats": Door(_text(_tegrastats), lambda: [b"RAM 1/2MB (lfb 1x4MB) CPU [1%@729,off] cpu@41.5C VDD_IN 4W/4W"]),
+    "health": Door(_health, lambda: _REQUESTS),
+    "webhook": Door(_webhook, lambda: _ANSWERS),
+}  # fmt: skip

@@ -1,0 +1,170 @@
+"""Fuzzing a door: mutated inputs for a given time, with faults, longest time and peak memory.
+
+``nice python tests/fuzz/fuzz.py srt gpx --minutes 20`` prints one JSON line for each door. Every fourth input is
+traced: one that reaches a new line of the package is mutated further.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from doors import DOORS, Door  # type: ignore[import-not-found]
+
+SLOW_S = 10.0
+MOST_BYTES = 65_536
+MOST_KEPT = 2_000
+_TOKENS = [
+    *(b"\0", b"\xff", b"\n", b"[", b"{", b'"', b"-", b"1e999", b"NaN", b"null", b"9" * 20, b"\xed\xa0\x80"),
+    *(b"=", b"@", b"://", b"#", b"%00", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"),
+]
+
+
+class TooSlow(BaseException):
+    """An input took longer than ``SLOW_S``."""
+
+
+def mutate(seed: bytes, other: bytes, rng: random.Random) -> bytes:
+    """Change an input at a few places."""
+    data = bytearray(seed)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        place = rng.randrange(len(data) + 1)
+        match rng.randrange(8):
+            case 0 if data:
+                data[place % len(data)] ^= 1 << rng.randrange(8)
+            case 1 if data:
+                data[place % len(data)] = rng.randrange(256)
+            case 2:
+                data[place:place] = rng.choice(_TOKENS)
+            case 3:
+                del data[place : place + rng.choice((1, 2, 4, 16, 256))]
+            case 4:
+                data[place:place] = data[place : place + rng.randrange(1, 200)] * rng.choice((1, 2, 50))
+            case 5:
+                at = rng.randrange(len(other) + 1)
+                data[place : place + 8] = other[at : at + rng.randrange(1, 64)]
+            case 6:
+                data[place : place + 4] = rng.choice((b"\0\0\0\1", b"\1\0\0\0", b"\xff\xff\xff\x7f", b"\0\1\0\0"))
+            case 7:
+                data = data[:place] if rng.random() < 0.2 else data
+    return bytes(data[:MOST_BYTES])
+
+
+class Tracer:
+    """The lines of the package that inputs have reached."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str, int]] = set()
+        self.fresh = False
+
+    def __call__(self, frame: object, event: str, argument: object) -> object:
+        code = frame.f_code  # type: ignore[attr-defined]
+        if "overflight" not in code.co_filename and "/runtime/" not in code.co_filename:
+            return None
+        key = (code.co_filename, frame.f_lineno)  # type: ignore[attr-defined]
+        if key not in self.seen:
+            self.seen.add(key)
+            self.fresh = True
+        return self
+
+
+def attempt(door: Door, data: bytes, folder: Path, faults: Counter[str]) -> None:
+    """Give one input to a door, and count what it raised that it may not."""
+    signal.setitimer(signal.ITIMER_REAL, SLOW_S)
+    try:
+        door.take(data, folder)
+    except door.allowed:
+        pass
+    except TooSlow:
+        faults["too slow"] += 1
+        keep(folder, data, "slow")
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = "" if trace is None else f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        name = f"{type(error).__name__} at {place}: {str(error)[:80]}"
+        faults[f"{type(error).__name__} at {place}"] += 1
+        if faults[f"{type(error).__name__} at {place}"] == 1:
+            keep(folder, data, name)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def keep(folder: Path, data: bytes, name: str) -> None:
+    """Keep an input that failed, so that it can be tried again."""
+    kept = Path(os.environ.get("OVERFLIGHT_FUZZ_KEEP", folder))
+    kept.mkdir(parents=True, exist_ok=True)
+    safe = "".join(sign if sign.isalnum() else "-" for sign in name)[:80]
+    (kept / f"{safe}-{len(data)}").write_bytes(data)
+
+
+def fuzz(name: str, seconds: float, seed: int) -> dict[str, object]:
+    """Fuzz one door for so long."""
+    door, rng, faults = DOORS[name], random.Random(seed), Counter[str]()
+    corpus = list(door.seeds())
+    tracer = Tracer()
+    tried, longest_s, began_s = 0, 0.0, time.monotonic()
+
+    def late(*_: object) -> None:
+        raise TooSlow
+
+    signal.signal(signal.SIGALRM, late)
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as place:
+        folder = Path(place)
+        for data in corpus:
+            attempt(door, data, folder, faults)
+        before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        while time.monotonic() - began_s < seconds:
+            data = mutate(rng.choice(corpus), rng.choice(corpus), rng)
+            traced = tried % 4 == 0
+            tracer.fresh = False
+            if traced:
+                sys.settrace(tracer)  # type: ignore[arg-type]
+            start_s = time.perf_counter()
+            attempt(door, data, folder, faults)
+            took_s = time.perf_counter() - start_s
+            sys.settrace(None)
+            if tracer.fresh and len(corpus) < MOST_KEPT:
+                corpus.append(data)
+            longest_s = max(longest_s, 0.0 if traced else took_s)
+            tried += 1
+    after_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "door": name,
+        "minutes": round((time.monotonic() - began_s) / 60, 1),
+        "inputs": tried,
+        "kept": len(corpus),
+        "lines": len(tracer.seen),
+        "faults": dict(faults),
+        "longest_ms": round(longest_s * 1000, 1),
+        "peak_mb": after_kb // 1024,
+        "grown_mb": (after_kb - before_kb) // 1024,
+    }
+
+
+def main() -> None:
+    """Fuzz the doors that were named, or all."""
+    logging.disable(logging.CRITICAL)  # tifffile reports each damaged tag
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("doors", nargs="*", choices=[*DOORS, []])
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    for name in given.doors or DOORS:
+        print(json.dumps(fuzz(name, given.minutes * 60, given.seed)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
