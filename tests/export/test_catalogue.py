@@ -1,4 +1,4 @@
-"""Fetching published models by name: from a hub on loopback, from a copy, resumed, checked, with the licence accepted."""
+"""Fetching published models by name: from a hub, a mirror or a copy, with the licence accepted and the hashes checked."""
 
 from __future__ import annotations
 
