@@ -1,4 +1,4 @@
-"""Fetching published models by name: from a hub, a mirror or a copy, with the licence accepted and the hashes checked."""
+"""Published models are fetched by name: from a hub, a mirror or a copy; licence accepted, hashes checked."""
 
 from __future__ import annotations
 
