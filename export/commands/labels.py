@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 @click.option(
     "--templates",
     type=click.Choice(template_names()),
-    default=DEFAULT,
-    show_default=True,
-    help="The published forms for labels whose file names none.",
+    help=f"The published forms for labels whose file names none; the model's own, else {DEFAULT}, when left out.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(labels: Path, bundle: Path | None, out: Path | None, templates: str, as_json: bool) -> None:
+def command(labels: Path, bundle: Path | None, out: Path | None, templates: str | None, as_json: bool) -> None:
     """Compile a label file into a label bank.
 
     LABELS is a .txt file with one label per line, or TOML with groups, templates, prompts, background and thresholds.
@@ -42,8 +40,8 @@ def command(labels: Path, bundle: Path | None, out: Path | None, templates: str,
     from overflight.runtime.bundle import Bundle, default_bundle
 
     started = time.perf_counter()
-    file = read_label_file(labels, read_templates(templates))
     opened = Bundle.open(bundle or default_bundle(), signed=False)
+    file = read_label_file(labels, read_templates(templates or opened.manifest.templates or DEFAULT))
     with _Bar(shown=not as_json) as bar:
         compilation = compile_file(file, opened, bar.update)
     path = out or bank_path(labels)
