@@ -46,8 +46,8 @@ def bank_from_examples(
     """Make a label from each folder of examples, against the background and the other labels' examples.
 
     ``text_bank`` holds labels made from texts, which keep their own logits; ``text_vectors`` are texts that count as
-    one more example of their label. Pictures are embedded with the fp32 reference. Raises UsageError for folders that hold
-    too few pictures or contradict each other.
+    one more example of their label. Pictures are embedded with the fp32 reference. Raises UsageError for folders that
+    hold too few pictures or contradict each other.
     """
     if text_bank is not None and text_bank.header.activation == "softmax":
         raise UsageError(

@@ -28,16 +28,14 @@ if TYPE_CHECKING:
 @click.option(
     "--templates",
     type=click.Choice(template_names()),
-    default=DEFAULT,
-    show_default=True,
-    help="The published forms for labels whose file names none.",
+    help=f"The published forms for labels whose file names none; the model's own, else {DEFAULT}, when left out.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
     labels: Path | None,
     bundle: Path | None,
     out: Path | None,
-    templates: str,
+    templates: str | None,
     as_json: bool,
     examples: tuple[str, ...],
     background: tuple[Path, ...],
@@ -68,8 +66,8 @@ def command(
     if labels is None:
         raise UsageError("no labels; name a label file, or folders of pictures with --examples")
     started = time.perf_counter()
-    file = read_label_file(labels, read_templates(templates))
     opened = Bundle.open(bundle or default_bundle(), signed=False)
+    file = read_label_file(labels, read_templates(templates or opened.manifest.templates or DEFAULT))
     with _Bar(shown=not as_json) as bar:
         compilation = compile_file(file, opened, bar.update)
     path = out or bank_path(labels)
@@ -85,7 +83,7 @@ def _from_examples(
     labels: Path | None,
     bundle: Path | None,
     out: Path | None,
-    templates: str,
+    templates: str | None,
     examples: tuple[str, ...],
     background: tuple[Path, ...],
     prevalence: float,
@@ -103,7 +101,8 @@ def _from_examples(
 
     if out is None:
         raise UsageError("--examples: name the bank to write with -o, such as -o fire.safetensors")
-    opened, forms = Bundle.open(bundle or default_bundle(), signed=False), read_templates(templates)
+    opened = Bundle.open(bundle or default_bundle(), signed=False)
+    forms = read_templates(templates or opened.manifest.templates or DEFAULT)
     folders = parse_examples(examples)
     texts = {}
     if with_text:

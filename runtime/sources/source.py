@@ -6,15 +6,19 @@ import glob
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 from overflight.runtime.errors import UsageError
 from overflight.runtime.redact import redact
 from overflight.runtime.sources.camera import Camera
+from overflight.runtime.sources.decoder import has_pyav
 from overflight.runtime.sources.image import SUFFIXES as STILL_SUFFIXES
 from overflight.runtime.sources.mosaic import Mosaic, View, is_mosaic
 from overflight.runtime.sources.network import LiveVideo
-from overflight.runtime.sources.pipeline import Pipeline, gstreamer
+from overflight.runtime.sources.pipeline import Pipeline, gstreamer, has_gstreamer, network, recording, srt
 from overflight.runtime.sources.recording import VideoFile
+from overflight.runtime.sources.rtsp import RtspVideo
+from overflight.runtime.sources.snapshots import Snapshots
 from overflight.runtime.sources.stills import Stills, natural_order
 from overflight.runtime.sources.testcard import TestCard
 
@@ -26,9 +30,10 @@ if TYPE_CHECKING:
 
 GRAMMAR = (
     "file.mp4, folder/, 'pattern*.jpg', mosaic.tif, /dev/video0, v4l2:///dev/v4l/by-id/NAME, csi://0, rtsp://…, "
-    "udp://@:5600, rtp://@:5004, 'gst://PIPELINE', test://"
+    "udp://@:5600, rtp://@:5004, rtmp://0.0.0.0:1935/live/KEY?listen, srt://:9000?mode=listener, "
+    "http://CAMERA/PICTURE.jpg, 'gst://PIPELINE', test://"
 )
-_NETWORK = frozenset({"rtsp", "rtsps", "rtmp", "udp", "tcp", "srt", "http", "https"})
+_NETWORK = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "http", "https"})
 _DEVICE = re.compile(r"(?:/dev/)?video\d+|\d+|/dev/v4l/by-(?:id|path)/[^/]+")
 
 
@@ -76,12 +81,30 @@ def open_source(where: str) -> Source:
             return _path(*_with_view(rest))
         case "gst" | "csi" | "rtp":
             return Pipeline(gstreamer(where), redact(where))
-        case network if network in _NETWORK:
-            return LiveVideo(where, redact(where))
+        case stream if stream in _NETWORK:
+            return _stream(stream, where, redact(where))
         case "":
             return _device(where, where) if where.startswith(("/dev/video", "/dev/v4l/")) else _path(where)
         case unknown:
             raise UsageError(f"{redact(where)}: unknown kind of source {unknown!r}; expected one of: {GRAMMAR}")
+
+
+def _stream(scheme: str, where: str, name: str) -> Source:
+    """Choose the reader of a network stream. SRT is GStreamer's: PyAV's wheels are built without it."""
+    if scheme == "srt":
+        return Pipeline(srt(where), name, listens="mode=listener" in where)
+    if scheme in {"http", "https"} and Path(urlsplit(where).path).suffix.lower() in STILL_SUFFIXES:
+        return Snapshots(where, name)
+    if not has_pyav():
+        return Pipeline(network(where), name)
+    return RtspVideo(where, name) if scheme in {"rtsp", "rtsps"} else LiveVideo(where, name)
+
+
+def _recording(path: Path) -> Source:
+    """A board reads recordings with GStreamer: PyAV cannot be part of its archive."""
+    if has_pyav() or not has_gstreamer():
+        return VideoFile(path)
+    return Pipeline(recording(path), str(path), live=False)
 
 
 def _device(device: str, where: str) -> Source:
@@ -116,7 +139,7 @@ def _path(where: str, view: View | None = None) -> Source:
     if path.is_file() and is_mosaic(path, view.window):
         return Mosaic(path, view=view)
     if path.is_file():
-        return Stills(where, [path]) if path.suffix.lower() in STILL_SUFFIXES else VideoFile(path)
+        return Stills(where, [path]) if path.suffix.lower() in STILL_SUFFIXES else _recording(path)
     found = sorted((Path(name) for name in glob.glob(str(path))), key=natural_order)  # noqa: PTH207 - Path.glob takes no absolute pattern
     stills = [name for name in found if name.is_file()]
     if stills:
