@@ -1,4 +1,7 @@
-"""Mosaics: every pixel of a large TIFF in exactly the right place, decoded piece by piece."""
+"""Mosaics: every pixel of a large TIFF in exactly the right place, decoded piece by piece.
+
+Covers: runtime/sources/extent.py, runtime/sources/jpeg.py.
+"""
 
 from __future__ import annotations
 

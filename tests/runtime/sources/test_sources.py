@@ -1,4 +1,8 @@
-"""Sources: every picture in order, and one line about whatever is none."""
+"""Sources: every picture in order, and one line about whatever is none.
+
+Covers: runtime/sources/decoder.py, runtime/sources/image.py, runtime/sources/recording.py, runtime/sources/source.py,
+runtime/sources/stills.py.
+"""
 
 from __future__ import annotations
 
