@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from overflight.runtime.flight.directory import JOURNAL, read_record
-from overflight.runtime.flight.journal import read_embeddings, read_events, read_observations
+from overflight.runtime.flight.journal_reader import read_embeddings, read_events, read_observations
 
 flight = Path(sys.argv[1])
 record = read_record(flight)
