@@ -83,7 +83,8 @@ def test_every_module_has_a_test_that_a_stranger_finds(room: str) -> None:
     """tests/FOLDER/test_MODULE.py, or a test file that names the module after "Covers:" in its opening docstring."""
     modules = [path.relative_to(ROOT) for path in (ROOT / room).rglob("*.py") if path.stem != "__init__"]
     mirrors = {path for path in modules if (ROOT / "tests" / path.parent / f"test_{path.stem}.py").is_file()}
-    assert sorted(str(path) for path in modules if path not in mirrors and str(path) not in covered()) == []
+    missing = sorted(str(path) for path in modules if path not in mirrors and str(path) not in covered())
+    assert not missing, 'add tests/<folder>/test_<module>.py, or name the module after "Covers:" in a test\'s docstring'
 
 
 def test_what_tests_say_they_cover_exists() -> None:
