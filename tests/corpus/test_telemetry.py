@@ -1,4 +1,8 @@
-"""The telemetry corpus: every input gives what expected.json says of it, value by value, and can be made again."""
+"""The telemetry corpus: every input gives what expected.json says of it, value by value, and can be made again.
+
+Covers: runtime/pose/attitude_tags.py, runtime/pose/dataflash.py, runtime/pose/exif.py, runtime/pose/source.py,
+runtime/pose/stills.py, runtime/pose/tag_blocks.py, runtime/pose/tag_values.py, runtime/pose/xmp.py.
+"""
 
 from __future__ import annotations
 

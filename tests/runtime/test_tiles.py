@@ -1,4 +1,7 @@
-"""Tiles: every piece of a frame judged in one engine call, besides the whole."""
+"""Tiles: every piece of a frame judged in one engine call, besides the whole.
+
+Covers: runtime/window.py.
+"""
 
 from __future__ import annotations
 

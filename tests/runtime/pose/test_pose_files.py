@@ -1,4 +1,7 @@
-"""CSV, GPX, GoPro and stills: real files, their traps, and bytes that are none of them."""
+"""CSV, GPX, GoPro and stills: real files, their traps, and bytes that are none of them.
+
+Covers: runtime/pose/gpmf.py, runtime/pose/gpx.py, runtime/pose/mp4.py, runtime/pose/table.py.
+"""
 
 from __future__ import annotations
 

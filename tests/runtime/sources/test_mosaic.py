@@ -1,4 +1,8 @@
-"""Mosaics: every pixel of a large TIFF in exactly the right place, decoded piece by piece."""
+"""Mosaics: every pixel of a large TIFF in exactly the right place, decoded piece by piece.
+
+Covers: runtime/geotiff/georeference.py, runtime/geotiff/layout.py, runtime/geotiff/raster.py,
+runtime/sources/extent.py, runtime/sources/jpeg.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""GStreamer as a child: pictures of any size, one line about what failed, and nothing left behind."""
+"""GStreamer as a child: pictures of any size, one line about what failed, and nothing left behind.
+
+Covers: runtime/sources/camera.py.
+"""
 
 from __future__ import annotations
 

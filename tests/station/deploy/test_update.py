@@ -1,4 +1,7 @@
-"""Updating on the aircraft: staged, proven, switched in one step, and back."""
+"""Updating on the aircraft: staged, proven, switched in one step, and back.
+
+Covers: station/commands/update.py.
+"""
 
 from __future__ import annotations
 
