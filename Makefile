@@ -41,7 +41,7 @@ $(VENV)/.docs: $(VENV)/.ready
 	@touch $@
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

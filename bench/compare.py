@@ -32,8 +32,10 @@ class Comparison(msgspec.Struct, frozen=True):
 def ratios(rows: Sequence[Row], over: str | None = None) -> dict[str, tuple[str, Ratio]]:
     """Return each subject's ratio to ``over`` (a run's first subject when None), for rows of one run."""
     able = [row for row in rows if row.samples and not row.starved]
-    if over is None and able:
-        over = able[0].title
+    if not able:
+        reasons = {row.starved or row.reason for row in rows} or {"it has no rows"}
+        raise UsageError(f"no subject of this run can be compared ({'; '.join(sorted(reasons))}); measure again")
+    over = over or able[0].title
     yardstick = next((row for row in able if over in (row.title, row.subject)), None)
     if yardstick is None:
         raise UsageError(f"no subject {over} in this run; it has {', '.join(row.title for row in able) or 'none'}")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from overflight.export.tower import Model
-    from overflight.runtime.bundle import Parity
+    from overflight.runtime.bundle import Origin, Parity
 
     Report = Callable[[str, float], None]  # receives the stage and its progress, 0 to 1
 
@@ -47,13 +47,15 @@ def export(
     replace: bool = False,
     prove_outside: bool = False,
     reading: Reading = AS_FOUND,
+    origin: Origin | None = None,
+    templates: str = "",
     report: Report = lambda stage, share: None,
 ) -> Bundle:
     """Export a checkpoint's directory or file into a new bundle; ``labels`` are label files whose banks ship with it.
 
-    With ``prove_outside`` the publisher's own library has to agree. Raises UsageError where ``bundle`` exists and is
-    not to be replaced, or the checkpoint is not one that can be exported; EngineError where a proof fails. Either the
-    complete bundle appears, or nothing.
+    ``origin`` and ``templates`` go into the manifest. With ``prove_outside`` the publisher's own library has to agree.
+    Raises UsageError where ``bundle`` exists and is not to be replaced, or the checkpoint is not one that can be
+    exported; EngineError where a proof fails. Either the complete bundle appears, or nothing.
     """
     opened = Checkpoint.open(checkpoint, reading)
     model = describe(opened)
@@ -68,6 +70,7 @@ def export(
         tower = opened.hash_tensors(lambda share: report("hashing the checkpoint", share))
         ship_decisions(checkpoint, directory, tower)
         manifest = _manifest(model, name or checkpoint.resolve().name, tower, parity, tuple(opened.notes))
+        manifest = msgspec.structs.replace(manifest, origin=origin, templates=templates)
         sealed = seal(directory, manifest)
         if prove_outside:
             report("proving from outside", 0.0)

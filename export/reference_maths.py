@@ -35,9 +35,25 @@ def attend(query: Doubles, key: Doubles, value: Doubles, heads: int, *, causal: 
 
 
 def _gelu(x: Doubles) -> Doubles:
-    erf: Doubles = np.asarray(np.frompyfunc(math.erf, 1, 1)(x / math.sqrt(2)), dtype=np.float64)
-    y: Doubles = x * 0.5 * (1 + erf)
+    y: Doubles = x * 0.5 * (1 + _erf(x / math.sqrt(2)))
     return y
+
+
+_STEP = 1 / 512
+_GRID = np.arange(0, 6.5 + _STEP, _STEP)  # beyond 6 the error function is 1 in double precision
+_ERF = np.array([math.erf(x) for x in _GRID])
+_SLOPE = 2 / math.sqrt(math.pi) * np.exp(-_GRID * _GRID)
+
+
+def _erf(x: Doubles) -> Doubles:
+    """Return the error function, by cubic Hermite pieces between values of the C library; exact to 1e-12."""
+    far = np.minimum(np.abs(x), _GRID[-2])
+    left = (far / _STEP).astype(np.intp)
+    t = far / _STEP - left
+    back = 1 - t
+    value: Doubles = back * back * ((1 + 2 * t) * _ERF[left] + t * _STEP * _SLOPE[left])
+    value += t * t * ((1 + 2 * back) * _ERF[left + 1] - back * _STEP * _SLOPE[left + 1])
+    return np.copysign(value, x)
 
 
 def _gelu_tanh(x: Doubles) -> Doubles:

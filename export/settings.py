@@ -47,7 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
         found = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise MissingError(f"{path}: {error.strerror}; the checkpoint is incomplete") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON ({error}); download it again") from error
     if not isinstance(found, dict):
         raise UsageError(f"{path}: expected a JSON object, got {type(found).__name__}; download it again")

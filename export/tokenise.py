@@ -148,6 +148,15 @@ def load_tokenizer(path: Path) -> Any:
         raise BundleError(f"{path}: not a tokenizer ({what}); copy the checkpoint's tokenizer files again") from error
 
 
+def encode_with(model: Any, path: Path, text: str) -> Any:
+    """Encode a text. Raises BundleError where the tokenizer cannot, such as for want of an unknown token."""
+    try:
+        return model.encode(text)
+    except Exception as error:  # the library raises nothing narrower
+        what = " ".join(str(error).split())[:200]
+        raise BundleError(f"{path}: cannot tokenise a text ({what}); copy the tokenizer files again") from error
+
+
 def _tokenizers(path: Path, config: dict[str, Any], tokenising: Tokenising) -> Callable[[str], Tokens]:
     model = load_tokenizer(path)
     from tokenizers import normalizers
@@ -170,7 +179,7 @@ def _tokenizers(path: Path, config: dict[str, Any], tokenising: Tokenising) -> C
 
     def split(text: str) -> Tokens:
         seen = canonicalise(text, lower=lower) if kind == "siglip" and tokenising.clean == "none" else clean(text)
-        encoding = model.encode(seen)
+        encoding = encode_with(model, path, seen)
         cut = sum(sum(rest.attention_mask) - special for rest in encoding.overflowing)
         return Tokens(tuple(encoding.ids), sum(encoding.attention_mask) + cut, _misspelt(seen, encoding, unk))
 

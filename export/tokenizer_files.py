@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overflight.export.tokenise import Tokeniser, load_tokenizer
+from overflight.export.tokenise import Tokeniser, encode_with, load_tokenizer
 from overflight.export.tower import EndPool
 from overflight.runtime.errors import BundleError, UsageError
 
@@ -34,7 +34,7 @@ def identify(checkpoint: Checkpoint, expected: tuple[TokeniserKind, ...]) -> Tok
     tokenizer = load_tokenizer(files["tokenizer.json"])
     tokenizer.no_padding()  # transformers may have saved what it did last
     tokenizer.no_truncation()
-    last = tokenizer.encode(PROBE).tokens[-1:]
+    last = encode_with(tokenizer, files["tokenizer.json"], PROBE).tokens[-1:]
     kind = _ENDS.get(last[0]) if last else None
     if kind not in expected:
         wanted = " or ".join(end for end, one in _ENDS.items() if one in expected)

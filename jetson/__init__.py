@@ -1,1 +1,1 @@
-"""What only the device knows: board, power, clocks, temperatures. Standard library only."""
+"""Device information: board, power, clocks, temperatures. Standard library only."""

@@ -26,13 +26,14 @@ GLIBC = (2, 35)
 MACHINES = {"aarch64": 183, "x86_64": 62}  # ELF e_machine
 # Not for boards: JetPack brings its own, linked to its own CUDA and GStreamer.
 FORBIDDEN = re.compile(r"^(opencv|tensorrt|nvidia|torch)")
-COPYLEFT = re.compile(r"^(av|pyav)$")  # its wheels hold GPL codecs: to be installed by whoever wants them, never packed
+COPYLEFT = re.compile(r"^(av|pyav)$")  # its wheels hold GPL codecs: install it separately
+SIGNATURES = ["cryptography>=42"]  # an aircraft that trusts a key must be able to verify
 # Whatever is compiled against NumPy 1 on the board (JetPack's OpenCV, NVIDIA's ONNX Runtime) must stay importable.
 WANTED = {
-    ("aarch64", "310"): ["numpy>=1.26,<2", "onnxruntime>=1.17", "cuda-bindings>=12.6,<13"],
-    ("aarch64", "312"): ["numpy>=1.26,<2", "onnxruntime>=1.17", "cuda-bindings>=13,<14"],
-    ("x86_64", "310"): ["onnxruntime>=1.17", "opencv-python-headless>=4.8"],
-    ("x86_64", "312"): ["onnxruntime>=1.17", "opencv-python-headless>=4.8"],
+    ("aarch64", "310"): ["numpy>=1.26,<2", "onnxruntime>=1.17", "cuda-bindings>=12.6,<13", *SIGNATURES],
+    ("aarch64", "312"): ["numpy>=1.26,<2", "onnxruntime>=1.17", "cuda-bindings>=13,<14", *SIGNATURES],
+    ("x86_64", "310"): ["onnxruntime>=1.17", "opencv-python-headless>=4.8", *SIGNATURES],
+    ("x86_64", "312"): ["onnxruntime>=1.17", "opencv-python-headless>=4.8", *SIGNATURES],
 }
 PIP = "pip>=25.1"
 _WHEEL = re.compile(
@@ -49,7 +50,7 @@ class Target:
 
     @property
     def lock(self) -> Path:
-        """Where its pins are kept, in pip's own format with hashes."""
+        """The file with its pins, in pip's format with hashes."""
         return LOCKS / f"{self.machine}-cp{self.python}.txt"
 
     @property
@@ -60,7 +61,7 @@ class Target:
 
     @property
     def pip(self) -> list[str]:
-        """The options by which pip chooses for this target instead of for itself."""
+        """The options with which pip resolves for this target instead of for this machine."""
         tags = [option for platform in self.platforms for option in ("--platform", platform)]
         abis = ["--abi", f"cp{self.python}", "--abi", "abi3", "--abi", "none"]
         return ["--only-binary=:all:", "--implementation=cp", f"--python-version={self.python}", *abis, *tags]
@@ -70,7 +71,7 @@ TARGETS = [Target(machine, python) for machine, python in WANTED]
 
 
 def resolve(target: Target, python: str, wheel: Path) -> list[str]:
-    """Resolve a target's requirements with a Python of its version (pip judges markers by the one that runs it)."""
+    """Resolve a target's requirements with a Python of its version (pip evaluates markers for its own Python)."""
     asked = [str(wheel), *WANTED[target.machine, target.python], PIP]
     command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report=-"]
     with tempfile.TemporaryDirectory() as scratch:
@@ -87,7 +88,7 @@ def resolve(target: Target, python: str, wheel: Path) -> list[str]:
 
 
 def download(target: Target, into: Path) -> list[Path]:
-    """Fetch a target's pinned wheels; pip refuses what does not have the pinned hash."""
+    """Download a target's pinned wheels; pip refuses a file with another hash."""
     with tempfile.TemporaryDirectory() as scratch:
         _run(
             [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", f"--dest={scratch}",
@@ -98,10 +99,10 @@ def download(target: Target, into: Path) -> list[Path]:
 
 
 def faults(wheel: Path, target: Target) -> list[str]:
-    """Say what keeps a wheel from running on a target: its tags, the tags inside, foreign machine code."""
+    """List why a wheel would not run on a target: its tags, the tags inside, machine code for another processor."""
     found = _WHEEL.match(wheel.name)
     if not found:
-        return [f"{wheel.name} is no wheel"]
+        return [f"{wheel.name} is not a wheel"]
     said = [] if _runs(found["python"], found["abi"], found["platform"], target) else [f"tags of {wheel.name}"]
     if target.machine == "aarch64" and FORBIDDEN.match(found["name"].lower()):
         said.append(f"{found['name']} would shadow JetPack's own")
@@ -111,7 +112,7 @@ def faults(wheel: Path, target: Target) -> list[str]:
         (inner,) = [name for name in content.namelist() if re.fullmatch(r"[^/]+\.dist-info/WHEEL", name)]
         tags = re.findall(r"^Tag: ([^-\s]+)-([^-\s]+)-(\S+)", content.read(inner).decode(), re.MULTILINE)
         if not any(_runs(python, abi, platform, target) for python, abi, platform in tags):
-            said.append(f"{wheel.name} calls itself {tags}")
+            said.append(f"{wheel.name} contains the tags {tags}")
         for name in content.namelist():
             with content.open(name) as file:
                 head = file.read(20)

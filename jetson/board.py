@@ -42,7 +42,7 @@ class Module:
 
 @dataclass(frozen=True)
 class JetPack:
-    """What a release brings: versions of Python, CUDA and TensorRT as far as they are fixed, e.g. "3.10", "10.3"."""
+    """The versions of Python, CUDA and TensorRT in a release, where they are fixed, e.g. "3.10", "10.3"."""
 
     l4t: str
     jetpack: str
@@ -53,7 +53,7 @@ class JetPack:
 
 @dataclass(frozen=True)
 class Board:
-    """A Jetson as it stands before us; ``installed_l4t`` is the release of the packages, where dpkg knows it."""
+    """A Jetson as found; ``installed_l4t`` is the release of the installed packages, if dpkg knows it."""
 
     model: str
     l4t: str | None
@@ -63,7 +63,7 @@ class Board:
 
 
 def identify(root: Path = Path("/")) -> Board | None:
-    """Identify the board whose file system lies under ``root``; None where it is no Jetson."""
+    """Identify the board whose file system lies under ``root``; None if it is not a Jetson."""
     model = sysfs.text(root / "proc/device-tree/model") or sysfs.text(root / "sys/firmware/devicetree/base/model") or ""
     release = parse_release(sysfs.text(root / "etc/nv_tegra_release") or "")
     installed = _installed_release(root)
@@ -82,7 +82,7 @@ def parse_release(line: str) -> str | None:
 
 
 def jetpack_of(l4t: str) -> JetPack | None:
-    """Look a release up; None where the table knows no row for it."""
+    """Look a release up; None if the table has no row for it."""
     rows = [row for row in jetpacks() if f"{l4t}.".startswith(f"{row.l4t}.")]
     return max(rows, key=lambda row: len(row.l4t), default=None)
 
@@ -103,7 +103,7 @@ def modules() -> tuple[Module, ...]:
 
 
 def memory_bytes(root: Path = Path("/")) -> int | None:
-    """Memory that the kernel manages, in bytes (a board's carve-outs already taken off)."""
+    """Memory that the kernel manages, in bytes (without the board's carve-outs)."""
     found = re.search(r"^MemTotal:\s+(\d+) kB", sysfs.text(root / "proc/meminfo") or "", re.MULTILINE | re.ASCII)
     return int(found[1]) * 1024 if found else None
 
@@ -122,7 +122,7 @@ def _module(root: Path, model: str) -> Module | None:
     alike = [module for module in modules() if module.model.lower() in model.lower()]
     if total is None or not alike:
         return None
-    # Carve-outs take memory away, never add any: the smallest module that could have this much.
+    # Carve-outs only reduce memory: choose the smallest module that could have this much.
     return next(
         (module for module in sorted(alike, key=lambda m: m.memory_gb) if total <= module.memory_gb << 30), None
     )

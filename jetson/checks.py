@@ -1,4 +1,4 @@
-"""What a flight asks of the device itself: one verdict each, what was found, and the command that mends it."""
+"""Checks of the device before a flight: a verdict each, what was found, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Literal
 from overflight.jetson import board, clocks, memory, power, rails, storage, sysfs, telemetry, thermal
 
 _GIB = 1 << 30
-# Building a TensorRT engine on a board of 8 GB spills over; a flight does not.
+# Building a TensorRT engine on an 8 GB board needs swap; a flight does not.
 _SWAP_WANTED = 4 * _GIB
 _SMALL_BOARD = 9 * _GIB
-# Below this, NvMap has been seen to fail although memory looked free.
+# Below this, NvMap allocations have failed although memory was free.
 _LARGE_BLOCKS_WANTED = 64 << 20
 _DISK_FLIGHT, _DISK_COMFORT = _GIB // 2, 4 * _GIB
 _WORN_OUT = 0.8
@@ -24,7 +24,7 @@ _STALLING = 0.05
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. ``cure`` is the command (or the act) that mends it, None where nothing is to be mended."""
+    """One finding. ``cure`` is the command or action that fixes it; None if there is nothing to fix."""
 
     name: str
     verdict: Literal["ok", "warn", "fail"]
@@ -33,13 +33,13 @@ class Check:
 
 
 def check_board(root: Path = Path("/")) -> Check:
-    """Is this a board and a release that are known, and are its packages of one piece?"""
+    """Check that the board and its release are known, and that all packages are of one release."""
     it = board.identify(root)
     if it is None:
         return Check("board", "ok", "not a Jetson; the checks of the device are skipped")
     name = f"{it.model}, L4T {it.l4t or 'unknown'}"
     if it.installed_l4t and it.l4t and it.installed_l4t != it.l4t:
-        found = f"{name}, but the packages are of L4T {it.installed_l4t}: half an upgrade"
+        found = f"{name}, but the packages are of L4T {it.installed_l4t}: an unfinished upgrade"
         return Check("board", "fail", found, "sudo apt update && sudo apt full-upgrade && sudo reboot")
     if it.jetpack is None:
         return Check("board", "warn", f"{name}: not in the table of releases", "see jetson/README.md for the boards")
@@ -54,7 +54,7 @@ def check_board(root: Path = Path("/")) -> Check:
 
 
 def check_power(root: Path = Path("/")) -> Check:
-    """Is the power mode that was asked for really in force?"""
+    """Check that the selected power mode is in effect."""
     mode, now = power.current(root), clocks.read(root)
     if mode is None:
         return Check("power mode", "warn", "nvpmodel has no mode", "sudo systemctl start nvpmodel")
@@ -70,7 +70,7 @@ def check_power(root: Path = Path("/")) -> Check:
 
 
 def check_heat(root: Path = Path("/")) -> Check:
-    """Is the device cool enough to fly, and is nothing slowed down now?"""
+    """Check the temperature, and whether a clock is throttled."""
     zones, slowed = thermal.zones(root), thermal.throttling(root)
     if not zones:
         return Check("heat", "ok", "no thermal zone can be read")
@@ -83,18 +83,18 @@ def check_heat(root: Path = Path("/")) -> Check:
 
 
 def check_supply(root: Path = Path("/")) -> Check:
-    """Has the power supply held since boot?"""
+    """Check for over-current and under-voltage events since boot."""
     events = {name: count for name, count in telemetry.over_current(root).items() if count}
     alarms = [rail.name for rail in rails.read(root) if rail.alarm]
     if not events and not alarms:
         return Check("supply", "ok", "no over-current or under-voltage event since boot")
     said = [f"{count} {telemetry.OVER_CURRENT.get(name, name)} events since boot" for name, count in events.items()]
-    said += [f"alarm stands on {name}" for name in alarms]
+    said += [f"active alarm on {name}" for name in alarms]
     return Check("supply", "warn", "; ".join(said), "use a stronger supply, or a lower mode: sudo nvpmodel -m 1")
 
 
 def check_memory(root: Path = Path("/")) -> Check:
-    """Is memory free, in one piece, and not fought over?"""
+    """Check free memory, its fragmentation and its pressure."""
     state = memory.read(root)
     if state is None:
         return Check("memory", "warn", "no /proc/meminfo")
@@ -110,11 +110,11 @@ def check_memory(root: Path = Path("/")) -> Check:
 
 
 def check_swap(root: Path = Path("/")) -> Check:
-    """Is there room to build an engine on a small board?"""
+    """Check that there is swap for building an engine on a small board."""
     state = memory.read(root)
     if state is None or state.total > _SMALL_BOARD or not telemetry.on_device(root):
         return Check("swap", "ok", "none needed" if state is None else f"{state.swap_total / _GIB:.1f} GiB")
-    found = f"{state.swap_total / _GIB:.1f} GiB of swap beside {state.total / _GIB:.1f} GiB of memory"
+    found = f"{state.swap_total / _GIB:.1f} GiB of swap with {state.total / _GIB:.1f} GiB of memory"
     if state.swap_total >= _SWAP_WANTED:
         return Check("swap", "ok", found)
     cure = (
@@ -124,10 +124,10 @@ def check_swap(root: Path = Path("/")) -> Check:
 
 
 def check_clock(root: Path = Path("/"), now_s: float | None = None, synchronised: bool | None = None) -> Check:
-    """Does the wall clock tell a time that can be true? Without a network a Jetson wakes up in the past."""
+    """Check that the wall clock is plausible. Without a network a Jetson boots with a time in the past."""
     now_s = time.time() if now_s is None else now_s
     said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now_s))
-    # This very file was written before it was installed here.
+    # The time must be later than the installation of this file.
     if now_s < Path(__file__).stat().st_mtime:
         cure = "sudo date -s '2026-01-31 12:00' (the right time), or connect to a network once"
         return Check("clock", "fail", f"{said}, which is before this program was installed", cure)
@@ -140,10 +140,10 @@ def check_clock(root: Path = Path("/"), now_s: float | None = None, synchronised
 
 
 def check_disk(directory: Path) -> Check:
-    """Can a flight be written under ``directory``, and for how long?"""
+    """Check that a flight can be written under ``directory``, and for how long."""
     space = storage.space(directory)
     if space is None:
-        return Check("disk", "fail", f"{directory}: no such place", f"mkdir -p {directory}")
+        return Check("disk", "fail", f"{directory}: no such directory", f"mkdir -p {directory}")
     if not space.writable:
         return Check(
             "disk", "fail", f"{directory} cannot be written", "choose another with --out, or mount it writable"
@@ -159,17 +159,17 @@ def check_disk(directory: Path) -> Check:
 
 
 def check_wear(root: Path = Path("/")) -> Check:
-    """Has a disk spent its life?"""
+    """Check the wear of disks."""
     worn = storage.wear(root)
     if not worn:
-        return Check("wear", "ok", "no disk tells its wear (NVMe tells it to root only)")
-    found = ", ".join(f"{disk.device} {disk.spent:.0%} spent" for disk in worn)
+        return Check("wear", "ok", "no disk reports its wear (NVMe reports it to root only)")
+    found = ", ".join(f"{disk.device} {disk.spent:.0%} used" for disk in worn)
     bad = max(disk.spent for disk in worn) >= _WORN_OUT
     return Check("wear", "warn" if bad else "ok", found, "copy the flights off and replace the disk" if bad else None)
 
 
 def check_camera(root: Path = Path("/")) -> Check:
-    """Is a camera there, and the daemon that serves CSI cameras?"""
+    """Check for a camera, and for the daemon of CSI cameras."""
     nodes = sysfs.entries(root / "dev", "video[0-9]*")
     named = [
         f"/dev/{node.name} ({sysfs.text(root / 'sys/class/video4linux' / node.name / 'name') or 'unnamed'})"
@@ -187,7 +187,7 @@ def check_camera(root: Path = Path("/")) -> Check:
 
 
 def check_groups(root: Path = Path("/"), user: str | None = None) -> Check:
-    """May ``user`` (by default the one who asks) open cameras, the GPU and the autopilot's serial line?"""
+    """Check that ``user`` (by default the current one) may open cameras, the GPU and the autopilot's serial port."""
     if user is None and os.geteuid() == 0:
         return Check("groups", "ok", "root may open everything")
     user = user or os.environ.get("USER") or str(os.getuid())
@@ -212,7 +212,7 @@ def parse_groups(table: str) -> dict[str, list[str]]:
 
 
 def check_device(root: Path, directory: Path, user: str | None = None) -> list[Check]:
-    """Make every check of the device; off a Jetson only those that hold on any computer."""
+    """Run every check of the device; on other computers only those that apply there."""
     everywhere = [check_memory(root), check_clock(root, synchronised=kernel_clock(root)), check_disk(directory)]
     everywhere += [check_camera(root), check_groups(root, user)]
     if not telemetry.on_device(root):
@@ -224,7 +224,7 @@ def check_device(root: Path, directory: Path, user: str | None = None) -> list[C
 
 
 def kernel_clock(root: Path) -> bool | None:
-    """Ask the running kernel whether its clock is disciplined; None for a tree that is only looked at."""
+    """Ask the running kernel whether its clock is synchronised; None for a copied file system."""
     if root != Path("/"):
         return None
     import ctypes
@@ -235,7 +235,7 @@ def kernel_clock(root: Path) -> bool | None:
 
 
 def _faster_mode(root: Path, mode: power.PowerMode) -> power.PowerMode | None:
-    """Find the mode that caps the GPU least; no cap at all is the least."""
+    """Find the mode with the highest GPU cap; no cap counts as the highest."""
     if not mode.gpu_max_khz:
         return None
     best = max(power.modes(root).values(), key=lambda other: other.gpu_max_khz or 1 << 40, default=mode)

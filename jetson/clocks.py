@@ -1,4 +1,4 @@
-"""Clocks: what each CPU core and the GPU run at now, and between which limits."""
+"""Clocks: the current frequency of each CPU core and of the GPU, and their limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GPU_LOADS = ("sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load")
 
 @dataclass(frozen=True)
 class Clock:
-    """One clock in kHz: now, the limits in force, and the ceiling that the hardware allows."""
+    """One clock in kHz: now, the limits in effect, and the maximum of the hardware."""
 
     name: str
     now_khz: int | None
@@ -28,7 +28,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Clocks:
-    """The online CPU cores (those offline are counted only), and the GPU; ``gpu_load`` from 0 to 1."""
+    """The online CPU cores (offline cores are only counted), and the GPU; ``gpu_load`` from 0 to 1."""
 
     cpus: tuple[Clock, ...]
     cpus_offline: int
@@ -37,13 +37,13 @@ class Clocks:
 
     @property
     def locked(self) -> bool:
-        """Whether every clock that is known is locked."""
+        """Whether every known clock is locked."""
         known = [*self.cpus, *([self.gpu] if self.gpu else [])]
         return bool(known) and all(clock.locked for clock in known)
 
 
 def read(root: Path = Path("/")) -> Clocks:
-    """Read the clocks under ``root``; what is not there is empty or None."""
+    """Read the clocks under ``root``; what is absent is empty or None."""
     cores = sysfs.entries(root / "sys/devices/system/cpu", "cpu[0-9]*")
     online = [core for core in cores if sysfs.number(core / "online") != 0]
     gpu = gpu_directory(root)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install Overflight from this archive, without a network:  sudo ./install.sh   or   ./install.sh --prefix ~/overflight
 # Remove it:                                                sudo ./install.sh --uninstall
-# Running it again changes nothing; a newer archive is installed beside the old and switched to in one step.
+# Running it again changes nothing; a newer archive is installed next to the old one and switched to in one step.
 # PYTHON=python3.12 chooses another Python. Flights and engines in /var/lib/overflight are never touched.
 set -eu
 
@@ -18,21 +18,21 @@ while [ $# -gt 0 ]; do
     --prefix) [ $# -gt 1 ] || die "--prefix needs a folder" 2; prefix=$2; bin=$2/bin; shift 2 ;;
     --uninstall) uninstall=yes; shift ;;
     -h | --help) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
-    *) echo "install.sh: $1 is not understood; see --help" >&2; exit 2 ;;
+    *) echo "install.sh: $1 unknown option; see --help" >&2; exit 2 ;;
   esac
 done
 case $prefix in /*) ;; *) prefix=$PWD/$prefix; bin=$prefix/bin ;; esac
-case $prefix in / | /usr | /opt | /home | /etc | /var | "$HOME") die "$prefix is not a folder of its own; take one below it" ;; esac
+case $prefix in / | /usr | /opt | /home | /etc | /var | "$HOME") die "$prefix is a system folder; choose a folder below it" ;; esac
 
 if [ "$uninstall" = yes ]; then
   if [ -x "$prefix/venv/bin/overflight" ] && [ "$bin" = /usr/local/bin ]; then
     "$prefix/venv/bin/overflight" service remove || true
   fi
   if [ "$(readlink "$bin/overflight" 2> /dev/null || true)" = "$prefix/venv/bin/overflight" ]; then rm -f "$bin/overflight"; fi
-  # Only what an installation made: a prefix that was chosen badly must not be emptied.
+  # Delete only what an installation made: the prefix may hold other files.
   rm -rf "$prefix/versions" "$prefix/venv"
   rmdir "$prefix/bin" "$prefix" 2> /dev/null || true
-  echo "removed; flights and engines in /var/lib/overflight are still there"
+  echo "removed; flights and engines in /var/lib/overflight are kept"
   exit 0
 fi
 
@@ -49,28 +49,28 @@ place=$prefix/versions/$version
 
 if [ ! -f "$place/complete" ]; then
   rm -rf "$place"
-  # On a board the system's packages stay visible: JetPack's own TensorRT and OpenCV (with GStreamer) are used.
+  # On a board the system's packages stay visible, so that JetPack's TensorRT and OpenCV (with GStreamer) are used.
   system=""
   if [ -f /etc/nv_tegra_release ]; then system=--system-site-packages; fi
-  # No pip is needed on the board: the archive brings one.
+  # The archive contains pip: the board needs none.
   "$python" -m venv --without-pip $system "$place"
   pip=$(ls "$here"/wheels/pip-*.whl)
   (
     cd "$here"
-    # --ignore-installed: what the system has may vanish or change with apt; ours lies in our own folder.
+    # --ignore-installed: system packages may change with apt, so everything is installed into this folder.
     PYTHONPATH=$pip xargs "$place/bin/python" -m pip install \
       --no-index --no-deps --ignore-installed --no-cache-dir --disable-pip-version-check --quiet --root-user-action=ignore < "$abi.txt"
   )
-  "$place/bin/overflight" --version > /dev/null || die "the installation does not start; $place is left for a look"
+  "$place/bin/overflight" --version > /dev/null || die "the installation does not start; $place is kept for inspection"
   touch "$place/complete"
 fi
 
 previous=$(readlink "$prefix/venv" 2> /dev/null || true)
-# Switch in one step: a service that restarts meanwhile finds the old version or the new one.
+# Switch in one step: a service that restarts now finds either the old version or the new one.
 ln -sfn "versions/$version" "$prefix/venv.new"
 mv -Tf "$prefix/venv.new" "$prefix/venv"
 ln -sfn "$prefix/venv/bin/overflight" "$bin/overflight"
-# The version before stays: a flight that is still running imports from it.
+# Keep the previous version: a running flight imports from it.
 for old in "$prefix"/versions/*; do
   case $old in "$place" | "$prefix/$previous") ;; *) rm -rf "$old" ;; esac
 done

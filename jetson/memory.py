@@ -1,4 +1,4 @@
-"""Memory under pressure: what is free, how torn it is, how often the kernel had to wait for it."""
+"""Memory: free bytes, fragmentation, and pressure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from overflight.jetson import sysfs
 
 _FIELD = re.compile(r"^(\w+):\s+(\d{1,15}) kB", re.MULTILINE | re.ASCII)
 _STALL = re.compile(r"^some avg10=(\d{1,3}\.\d+)", re.MULTILINE | re.ASCII)
-# Tegra's NvMap wants physically contiguous memory: 4 MiB blocks, order 10 of the buddy allocator.
+# Tegra's NvMap needs physically contiguous memory: 4 MiB blocks, order 10 of the buddy allocator.
 _LARGE_ORDER = 10
 _PAGE = 4096
 
@@ -30,7 +30,7 @@ class Memory:
 
 
 def read(root: Path = Path("/")) -> Memory | None:
-    """Read the state of memory; None where there is no /proc/meminfo."""
+    """Read the state of memory; None if there is no /proc/meminfo."""
     fields = {name: int(kilobytes) << 10 for name, kilobytes in _FIELD.findall(_text(root, "proc/meminfo"))}
     if "MemTotal" not in fields:
         return None
@@ -48,7 +48,7 @@ def read(root: Path = Path("/")) -> Memory | None:
 
 
 def limit(root: Path = Path("/")) -> tuple[int | None, int]:
-    """Read this process's own memory limit and use in bytes, as a service or a container sets it; None for no limit."""
+    """Read this process's own memory limit and use in bytes, as set by a service or a container; None for no limit."""
     group = next((line[3:] for line in _text(root, "proc/self/cgroup").splitlines() if line.startswith("0::")), "/")
     place = root / "sys/fs/cgroup" / group.lstrip("/")
     most = sysfs.number(place / "memory.max")
@@ -56,7 +56,7 @@ def limit(root: Path = Path("/")) -> tuple[int | None, int]:
 
 
 def parse_buddyinfo(table: str) -> int | None:
-    """Add up the free bytes in blocks of 4 MiB and more, over all zones; None where the table says nothing."""
+    """Add up the free bytes in blocks of 4 MiB and more, over all zones; None if the table is absent."""
     rows = [line.split("zone", 1)[1].split()[1:] for line in table.splitlines() if "zone" in line]
     counts = [[int(cell) for cell in row if cell.isdigit()] for row in rows]
     if not any(counts):

@@ -1,4 +1,4 @@
-"""The power mode that nvpmodel chose, and the caps that are really in force."""
+"""The power mode that nvpmodel selected, and the caps that are in effect."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class PowerMode:
 
     @property
     def cpus_online(self) -> int | None:
-        """How many cores the mode keeps online, or None where it does not say."""
+        """How many cores the mode keeps online, or None if it does not specify it."""
         cores = [value for (unit, _), value in self.settings.items() if unit == "CPU_ONLINE"]
         return sum(value == 1 for value in cores) if cores else None
 
 
 def parse_modes(conf: str) -> dict[int, PowerMode]:
-    """Read the modes of an nvpmodel.conf; lines that are no mode and no setting are passed over."""
+    """Read the modes of an nvpmodel.conf; lines that are neither a mode nor a setting are skipped."""
     modes: dict[int, PowerMode] = {}
     current: PowerMode | None = None
     for raw in conf.splitlines():
@@ -62,18 +62,18 @@ def parse_status(status: str) -> int | None:
 
 
 def modes(root: Path = Path("/")) -> dict[int, PowerMode]:
-    """Read the modes that this board knows, by number."""
+    """Read the modes of this board, by number."""
     return parse_modes(sysfs.text(root / "etc/nvpmodel.conf") or "")
 
 
 def current(root: Path = Path("/")) -> PowerMode | None:
-    """Read the mode that was chosen; its numbers differ per module, so read the name."""
+    """Read the selected mode; the numbers differ per module, so rely on the name."""
     number = parse_status(sysfs.text(root / "var/lib/nvpmodel/status") or "")
     return None if number is None else modes(root).get(number, PowerMode(number, f"mode {number}"))
 
 
 def unmet(mode: PowerMode, now: clocks.Clocks) -> list[str]:
-    """Say which of the mode's caps are not in force: a switch may need a reboot and fail without a word."""
+    """List the mode's caps that are not in effect: a switch may need a reboot and fail silently."""
     said: list[str] = []
     if mode.cpus_online is not None and now.cpus and len(now.cpus) != mode.cpus_online:
         said.append(f"{len(now.cpus)} CPU cores online, the mode says {mode.cpus_online}")

@@ -1,4 +1,4 @@
-"""Predicted latency of a board that nobody has measured yet: operations and bytes against its published peaks."""
+"""Predicted latency of a board that was not measured yet: operations and bytes over its published peaks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Arithmetic = Literal["fp16", "int8"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """An image tower as it is published: ``depth`` blocks of ``width`` over ``(side / patch)²`` tokens."""
+    """An image tower as published: ``depth`` blocks of ``width`` over ``(side / patch)²`` tokens."""
 
     name: str
     side: int
@@ -32,7 +32,7 @@ class Architecture:
 
     @property
     def tokens(self) -> int:
-        """How many patches a frame is cut into."""
+        """The number of patches of a frame."""
         return (self.side // self.patch) ** 2
 
     @property
@@ -57,7 +57,7 @@ TOWERS = (
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one frame: ``floor_ms`` cannot be beaten at the published peaks, ``expected_ms`` is a guess."""
+    """Milliseconds of one frame: ``floor_ms`` is the bound at the published peaks, ``expected_ms`` an estimate."""
 
     floor_ms: float
     expected_ms: float

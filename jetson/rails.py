@@ -1,4 +1,4 @@
-"""Power rails: what the board's INA3221 and INA238 monitors measure."""
+"""Power rails, as measured by the board's INA3221 and INA238 monitors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from overflight.jetson import sysfs
 
 # A rail that carries the whole module, where the board has one; else the input rails of AGX Orin are added up.
 _TOTALS = ("VDD_IN", "VIN")
-# Fed from VIN_SYS_5V0 and so already counted there.
+# Fed from VIN_SYS_5V0, which includes it.
 _INNER = frozenset({"VDDQ_VDD2_1V8AO"})
 
 
 @dataclass(frozen=True)
 class Rail:
-    """One rail: its draw in milliwatts, and whether its over-current alarm stands."""
+    """One rail: its draw in milliwatts, and whether its over-current alarm is active."""
 
     name: str
     rail_mw: int
@@ -23,7 +23,7 @@ class Rail:
 
 
 def read(root: Path = Path("/")) -> tuple[Rail, ...]:
-    """Read every rail that is connected; empty off the device."""
+    """Read every rail that is connected; empty on other computers."""
     rails: list[Rail] = []
     for chip in sysfs.entries(root / "sys/class/hwmon", "hwmon*"):
         match sysfs.text(chip / "name"):

@@ -131,7 +131,7 @@ def install(service: Service, root: Path = Path("/"), program: Path | None = Non
 
 
 def remove(root: Path = Path("/")) -> list[str]:
-    """Stop the service and delete its files; flights, engines and the user stay. Safe to call twice."""
+    """Stop the service and delete its files; flights, engines and the user are kept. Safe to call twice."""
     done: list[str] = []
     if root == Path("/") and systemd_runs(root) and (root / UNIT).exists():
         _run("systemctl", "disable", "--now", UNIT.name)
@@ -146,7 +146,7 @@ def remove(root: Path = Path("/")) -> list[str]:
 
 
 def _own_files() -> list[str]:
-    """Return where this interpreter and this package really lie: a link in /opt may lead into a home directory."""
+    """Return where this interpreter and this package really lie: a link in /opt may point into a home directory."""
     return [str(Path(path).resolve()) for path in (sys.executable, __file__)]
 
 
@@ -167,7 +167,7 @@ def _option(name: str, path: Path | None) -> list[str]:
 
 
 def _resume(service: Service, program: Path) -> str:
-    """Undo an interrupted deployment before each start; where that fails, the flight starts all the same."""
+    """Undo an interrupted deployment before each start; if that fails, the flight starts nevertheless."""
     if not service.deployed:
         return ""
     return f"ExecStartPre=-{_quote(program)} update --resume --home {_quote(service.home)}\n"

@@ -1,4 +1,4 @@
-"""Storage: how much is free, and how much of its life is spent."""
+"""Storage: free space and wear."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NVME_LOG_PAGE = 512
 
 @dataclass(frozen=True)
 class Wear:
-    """One disk; ``spent`` is the share of its rated life that is used up, from 0 to 1 and beyond."""
+    """One disk; ``spent`` is the share of its rated life that is used, from 0 to above 1."""
 
     device: str
     spent: float
@@ -23,7 +23,7 @@ class Wear:
 
 @dataclass(frozen=True)
 class Space:
-    """Bytes free to us on the file system that holds a directory, and whether it can be written."""
+    """Bytes free to this user on the file system that holds a directory, and whether it can be written."""
 
     free: int
     total: int
@@ -31,7 +31,7 @@ class Space:
 
 
 def space(directory: Path) -> Space | None:
-    """Look at the file system of ``directory`` (or of its nearest existing parent); None where it cannot be asked."""
+    """Examine the file system of ``directory`` (or of its nearest existing parent); None if it cannot be queried."""
     existing = next((path for path in (directory, *directory.parents) if path.is_dir()), None)
     if existing is None:
         return None
@@ -44,7 +44,7 @@ def space(directory: Path) -> Space | None:
 
 
 def wear(root: Path = Path("/")) -> tuple[Wear, ...]:
-    """Read the wear of every eMMC and NVMe disk that tells it."""
+    """Read the wear of every eMMC and NVMe disk that reports it."""
     found: list[Wear] = []
     for disk in sysfs.entries(root / "sys/block"):
         spent = parse_emmc_life(sysfs.text(disk / "device/life_time") or "")

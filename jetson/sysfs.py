@@ -1,4 +1,4 @@
-"""Small files of the kernel, read without ever failing: a sensor may be powered down, a node may be gone."""
+"""Small files of the kernel, read without errors: a sensor may be powered down, a node may be absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of a tegrastats log, read by their tokens: order and presence differ from release to release."""
+"""Lines of a tegrastats log, read by their tokens: their order and presence differ between releases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLD_C = -60.0
 
 
 def parse(line: str, monotonic_ns: int) -> DeviceReading | None:
-    """Turn one line into a reading taken at ``monotonic_ns``; None where the line holds nothing that is known."""
+    """Turn one line into a reading taken at ``monotonic_ns``; None if the line has no known token."""
     gpu, ram, cpus = _GPU.search(line), _RAM.search(line), _CPUS.search(line)
     by_rail = {name: int(now) for name, now, _ in _RAIL.findall(line)}
     temperatures = {name.lower(): float(celsius) for name, celsius in _TEMPERATURE.findall(line)}

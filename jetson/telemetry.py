@@ -1,4 +1,4 @@
-"""DeviceReading: what the device reports about itself, once a second of flight and around a benchmark."""
+"""Device readings: power, clocks and temperatures, once a second in flight and around a benchmark."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 # The kernel's names of Orin's counters, in NVIDIA's words.
 OVER_CURRENT = {"oc1": "under-voltage", "oc2": "average over-current", "oc3": "instantaneous over-current"}
-# Below this share of its cap a busy GPU was held back by something.
+# Below this share of its cap a busy GPU was throttled.
 _HELD_BACK = 0.9
 _BUSY = 0.5
 
 
 @dataclass(frozen=True)
 class DeviceReading:
-    """One reading. ``monotonic_ns`` is the clock of the frames; what a board does not tell is None or empty.
+    """One reading. ``monotonic_ns`` is the clock of the frames; what a board does not report is None or empty.
 
     ``temperatures_c`` and ``rails_mw`` are by name as the board names them, ``power_mw`` is the draw of the module,
     ``over_current`` counts events since boot, ``throttling`` names what now slows a clock down, ``gpu_load`` runs
@@ -52,14 +52,14 @@ class DeviceReading:
 
 @dataclass(frozen=True)
 class Throttling:
-    """Whether a stretch of readings ran unhindered, and if not, why."""
+    """Whether the device was throttled during a series of readings, and why."""
 
     throttled: bool
     reasons: tuple[str, ...]
 
 
 def read(root: Path = Path("/")) -> DeviceReading | None:
-    """Take a reading: a few dozen small files, a millisecond. None off the device."""
+    """Take a reading: a few dozen small files, about a millisecond. None on other computers."""
     if not on_device(root):
         return None
     measured = rails.read(root)
@@ -84,7 +84,7 @@ def read(root: Path = Path("/")) -> DeviceReading | None:
 
 
 def on_device(root: Path = Path("/")) -> bool:
-    """Whether this is a Jetson, asked cheaply."""
+    """Whether this is a Jetson; a cheap test."""
     return (root / "etc/nv_tegra_release").is_file() or (root / "sys/devices/platform/gpu.0").is_dir()
 
 
@@ -99,7 +99,7 @@ def over_current(root: Path = Path("/")) -> dict[str, int]:
 
 
 def judge(readings: Sequence[DeviceReading]) -> Throttling:
-    """Say whether the device was held back between the first and the last reading.
+    """Tell whether the device was throttled between the first and the last reading.
 
     Counters that grew, cooling that stepped in, and a busy GPU below 90 % of its own limit while clocks were locked.
     """

@@ -1,4 +1,4 @@
-"""Temperatures of the thermal zones, and which cooling the kernel has switched on."""
+"""Temperatures of the thermal zones, and active cooling devices."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from overflight.jetson import sysfs
 
-# Orin's hardware throttles from 101 °C and shuts down a few degrees later; the software steps in below that.
+# Orin's hardware throttles from 101 °C and shuts down a few degrees later; software throttling starts below that.
 HOT_C = 85.0
 CRITICAL_C = 97.0
 _PLAUSIBLE_C = (-60.0, 150.0)
 
 
 def zones(root: Path = Path("/")) -> dict[str, float]:
-    """Read every zone that is awake, °C by name; a powered-down engine reads -256 °C or refuses, and is left out."""
+    """Read every active zone, °C by name; a powered-down unit reads -256 °C or fails, and is left out."""
     found: dict[str, float] = {}
     for zone in sysfs.entries(root / "sys/class/thermal", "thermal_zone*"):
         millidegrees = sysfs.number(zone / "temp")
@@ -24,7 +24,7 @@ def zones(root: Path = Path("/")) -> dict[str, float]:
 
 
 def throttling(root: Path = Path("/")) -> list[str]:
-    """Name the cooling devices that now slow a clock down (fans, which only blow, are not counted)."""
+    """List the cooling devices that slow a clock down now; fans are not counted."""
     return [
         name
         for device in sysfs.entries(root / "sys/class/thermal", "cooling_device*")

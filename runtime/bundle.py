@@ -68,6 +68,15 @@ class Parity(msgspec.Struct, frozen=True):
     samples: int
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """Where a fetched checkpoint came from: hub id, commit, the licence that was accepted, SHA-256 of its files."""
+
+    repository: str
+    revision: str
+    licence: str
+    files: dict[str, str]
+
+
 class OutsideProof(msgspec.Struct, frozen=True):
     """How far the bundle was from the publisher's own library: its loading, its preparation of pictures and texts.
 
@@ -105,7 +114,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``tower`` is the SHA-256 of the checkpoint's tensors: label banks are bound to it, so a bundle exported again from
     the same checkpoint keeps its banks. ``logit_scale`` is the stored logarithm: a logit is
     exp(logit_scale)·cosine + logit_bias. ``files`` maps every other file's relative POSIX path to its SHA-256.
-    ``notes`` say what the export assumed; ``proven`` is the proof by the publisher's own library, where there was one.
+    ``notes`` say what the export assumed; ``proven`` is the proof by the publisher's own library, where there was one;
+    ``origin`` is where a fetched model came from, ``templates`` the published prompt templates of its authors.
     """
 
     schema: int
@@ -125,6 +135,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calibrated: Calibrated | None = None
     notes: tuple[str, ...] = ()
     proven: OutsideProof | None = None
+    origin: Origin | None = None
+    templates: str = ""
 
 
 def hash_file(path: Path) -> str:

@@ -57,6 +57,7 @@ class StoredEngine:
         path = self.path / record.file
         if bundle.approval is not None:
             check_private(path, self.path.parents[1])
+            check_private(self.path / RECORD, self.path.parents[1])
         try:
             got = hash_file(path)
         except OSError as error:

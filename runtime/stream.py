@@ -121,7 +121,8 @@ class Stream:
     @property
     def notes(self) -> list[str]:
         """What was unusual about the source, one line each."""
-        return self.source.notes if isinstance(self.source, Lossy) else []
+        notes: list[str] = getattr(self.source, "notes", [])
+        return notes
 
     def _frames(self) -> Iterator[Frame | None]:
         if not self.source.live:

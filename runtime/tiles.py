@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 MOST_TILES = 24  # one engine call holds them all: 4K in 6 x 4
 SHRINK = 2.0  # a tile is made smaller by no more than this, when nothing tells how far the ground is
 GSD_M = 0.5  # the finest ground sample distance of the scenes that aerial towers are trained on; finer needs no tiles
-_METRIC = frozenset({3857, *range(32601, 32661), *range(32701, 32761)})  # Web Mercator and UTM
 
 
 class TileGrid(msgspec.Struct, frozen=True):
@@ -82,9 +81,5 @@ def cut(picture: NDArray[uint8] | Planes, rows: int, columns: int) -> list[NDArr
 
 
 def window_gsd_m(frame: Frame) -> float | None:
-    """Return the ground sample distance of a window of a mosaic in metric coordinates, None for any other frame."""
-    window = frame.window
-    if window is None or window.transform is None or window.epsg not in _METRIC:
-        return None
-    _, across, down, *_ = window.transform
-    return float((across**2 + down**2) ** 0.5)
+    """Return the ground sample distance of a window of a mosaic, None for any other frame."""
+    return None if frame.window is None else frame.window.gsd_m

@@ -72,10 +72,11 @@ def command(
     if as_json:
         click.echo(json.dumps({"bundle": str(bundle), **msgspec.to_builtins(made.manifest)}, indent=1))
     else:
-        _show(bundle, made)
+        show(bundle, made)
 
 
-def _show(path: Path, bundle: Bundle) -> None:
+def show(path: Path, bundle: Bundle) -> None:
+    """Print what was exported, and how it was proven."""
     from rich.console import Console
     from rich.table import Table
 

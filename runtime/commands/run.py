@@ -45,8 +45,11 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 65535),
     help="Serve health, status, metrics and POST /bank on this loopback port.",
 )
-@click.option("--pose", help="Telemetry: stills, FILE.srt|csv|gpx|mp4|tlog, udpin:0.0.0.0:14550 or a serial port.")
+@click.option(
+    "--pose", help="Telemetry: stills, FILE.srt|csv|gpx|mp4|ts|tlog|bin, udpin:0.0.0.0:14550 or a serial port."
+)
 @click.option("--camera", help="Angles of view, for places: hfov=71.6,vfov=56.8 or f35=24; gimbal=-90; ground=M.")
+@click.option("--terrain", metavar="DEM.tif", help="Elevation model that footprints follow; DEM.tif?takeoff=LAT,LON.")
 @click.option(
     "--link",
     "links",
@@ -129,6 +132,7 @@ def _flight_config(
     health: int | None,
     pose: str | None,
     camera: str | None,
+    terrain: str | None,
     links: tuple[str, ...],
     outbox: Path | None,
     budget_mb: int | None,
@@ -149,7 +153,7 @@ def _flight_config(
         pace=Pace(fps, Pace.parse_duty(duty) if duty else None, latency_ms, skip_similar),
         watch_bank=labels if watch_bank else None,
         health_port=health,
-        peripherals=PeripheralConfig(pose, camera, links, outbox),
+        peripherals=PeripheralConfig(pose, camera, links, outbox, terrain),
         budget_bytes=None if budget_mb is None else budget_mb * 1_000_000,
         replace=replace,
     )

@@ -17,6 +17,7 @@ from overflight.runtime.bundle import Bundle
 from overflight.runtime.doctor import probe
 from overflight.runtime.doctor.installation import Installation, extensions, needs_numpy_1, search
 from overflight.runtime.doctor.memory_plan import plan_build, plan_flight, usable_here
+from overflight.runtime.doctor.signatures import check_signatures
 from overflight.runtime.doctor.tower import read_tower
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.json_input import decode_json
@@ -54,7 +55,7 @@ def examine(
     it = Installation.here() if root == Path("/") else Installation.below(root)
     home = home or paths.home()
     software = [check_python(it), check_numpy(it), check_opencv(it), *check_engine_libraries(it)]
-    cargo = [check_bundle(bundle), check_engines(it, bundle, home), check_plan(it, bundle)]
+    cargo = [check_signatures(home), check_bundle(bundle), check_engines(it, bundle, home), check_plan(it, bundle)]
     return Health((*check_device(root, flights, user), *software, *cargo))
 
 
@@ -201,7 +202,8 @@ def check_bundle(directory: Path) -> Check:
     except OverflightError as error:
         found, _, cure = str(error).rpartition("; ")
         return Check("bundle", "fail", found, cure.removeprefix("make one with: "))
-    return Check("bundle", "ok", f"{bundle.manifest.name}, {len(bundle.manifest.files)} files as they were sealed")
+    signed = f", signed by key {bundle.approval.key}" if bundle.approval is not None else ""
+    return Check("bundle", "ok", f"{bundle.manifest.name}, {len(bundle.manifest.files)} files as sealed{signed}")
 
 
 def check_plan(it: Installation, directory: Path) -> Check:

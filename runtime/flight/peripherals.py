@@ -15,6 +15,7 @@ from overflight.runtime.flight.log import say
 from overflight.runtime.flight.pictures import small_jpeg
 from overflight.runtime.observe import nowhere
 from overflight.runtime.paths import default_outbox
+from overflight.runtime.worker import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from overflight.runtime.frame import Frame
     from overflight.runtime.links import Links
     from overflight.runtime.pose.geotag import Geotagger, Location
-    from overflight.runtime.worker import Faults, Worker
+    from overflight.runtime.worker import Worker
 
 LANDING_S = 5.0  # the links may deliver for this long at the end of a flight; the rest waits for the next one
 REPORT_S = 5.0
@@ -39,6 +40,7 @@ class PeripheralConfig:
     camera: str | None = None
     links: tuple[str, ...] = ()
     outbox: Path | None = None
+    terrain: str | None = None
 
 
 class Peripherals:
@@ -49,8 +51,9 @@ class Peripherals:
 
     def __init__(self, config: PeripheralConfig, source: str, take_bank: Callable[[bytes], str]) -> None:
         """Open telemetry and links. Errors are raised here, before the flight begins."""
-        if config.camera and not config.pose:
-            raise UsageError("--camera: a picture has no place without telemetry; name the telemetry with --pose")
+        for name, value in (("--camera", config.camera), ("--terrain", config.terrain)):
+            if value and not config.pose:
+                raise UsageError(f"{name}: a picture has no place without telemetry; name the telemetry with --pose")
         self._geotagger = _open_geotagger(config, source)
         try:
             self._links = self._open_links(config, take_bank)
@@ -58,6 +61,7 @@ class Peripherals:
             if self._geotagger is not None:
                 self._geotagger.close()
             raise
+        self.faults = Faults("peripherals")
         self._incidents = Incidents()
         self._frame: Frame | None = None
         self._reported: dict[str, str | None] = {}
@@ -66,7 +70,13 @@ class Peripherals:
 
     def locate(self, frame: Frame) -> Location:
         """Return a frame's pose and place, where the telemetry has them."""
-        return nowhere(frame) if self._geotagger is None else self._geotagger.locate(frame)
+        if self._geotagger is None:
+            return nowhere(frame)
+        try:
+            return self._geotagger.locate(frame)
+        except Exception as error:  # a frame without a place is worth more than no frame
+            self.faults.note(error)
+            return nowhere(frame)
 
     def update(self, frame: Frame) -> None:
         """Take note of the newest evaluated frame, and send the heartbeats of links and autopilot."""
@@ -88,14 +98,19 @@ class Peripherals:
         """Publish an event with its incident, and with a small picture when it begins; return it as published."""
         event = self._incidents.join(event)
         if self._links is not None:
-            picture = thumbnail(self._frame) if event.type == "begin" and self._frame is not None else b""
-            self._links.publish(event, picture)
+            try:
+                picture = thumbnail(self._frame) if event.type == "begin" and self._frame is not None else b""
+                self._links.publish(event, picture)
+                self.faults.clear()
+            except Exception as error:  # the event is still recorded
+                self.faults.note(error)
         return event
 
     @property
     def watched(self) -> list[Worker | Faults]:
-        """The supervised threads and callbacks of the links."""
-        return [] if self._links is None else [*self._links.workers, *self._links.faults]
+        """The supervised threads and callbacks of the links, and the faults of locating and publishing."""
+        links = self._links
+        return [self.faults] if links is None else [self.faults, *links.workers, *links.faults]
 
     def links_note(self) -> str | None:
         """Return the troubles of the links, such as a broker that does not answer; None where all are connected."""
@@ -138,7 +153,7 @@ def _open_geotagger(config: PeripheralConfig, source: str) -> Geotagger | None:
 
     path = Path(source)
     directory = path if path.is_dir() else path.parent if path.parent.is_dir() else None
-    opened = Geotagger.open(config.pose, config.camera, directory=directory)
+    opened = Geotagger.open(config.pose, config.camera, directory=directory, terrain=config.terrain)
     for line in opened.refused:
         say("telemetry refused", reason=line)
     return opened

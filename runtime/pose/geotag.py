@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from overflight.runtime.pose.autopilot import Autopilot
     from overflight.runtime.pose.footprint import Place
     from overflight.runtime.pose.record import Pose
+    from overflight.runtime.pose.terrain import Terrain
 
 
 class Location(NamedTuple):
@@ -31,14 +32,19 @@ class Geotagger:
     ``autopilot`` is the live MAVLink connection that the poses come from, if any.
     """
 
-    def __init__(self, poses: Poses, camera: CameraModel | None, autopilot: Autopilot | None) -> None:
+    def __init__(
+        self, poses: Poses, camera: CameraModel | None, autopilot: Autopilot | None, terrain: Terrain | None = None
+    ) -> None:
         self.autopilot = autopilot
         self._poses = poses
         self._camera = camera
+        self._terrain = terrain
 
     @classmethod
-    def open(cls, pose: str, camera: str | None = None, *, directory: Path | None = None) -> Geotagger:
-        """Open ``--pose`` and ``--camera``; ``directory`` is where stills lie. Raises what their readers raise.
+    def open(
+        cls, pose: str, camera: str | None = None, *, directory: Path | None = None, terrain: str | None = None
+    ) -> Geotagger:
+        """Open ``--pose``, ``--camera`` and ``--terrain``; ``directory`` is where stills lie. Raises what they raise.
 
         Without ``--camera``, the lens is the one that stills and KLV describe.
         """
@@ -50,7 +56,12 @@ class Geotagger:
         if pose == STILLS and directory is None:
             raise UsageError("--pose stills: the source is no folder of stills; give a telemetry file or address")
         poses = open_poses(pose, directory=directory, vehicle=autopilot)
-        return cls(poses, CameraModel.parse(camera) if camera else None, autopilot)
+        model = None
+        if terrain is not None:
+            from overflight.runtime.pose.terrain import Terrain
+
+            model = Terrain.open(terrain)
+        return cls(poses, CameraModel.parse(camera) if camera else None, autopilot, model)
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -64,9 +75,15 @@ class Geotagger:
             return Location(None, None)
         width, height = frame.display_size
         camera = self._camera or self._poses.camera(frame)
-        return Location(pose, None if camera is None else locate(pose, camera, (width, height), tile))
+        if self._terrain is not None and self._terrain.takeoff_m is None and self._poses.takeoff is not None:
+            self._terrain.takeoff_m = self._terrain.height_m(*self._poses.takeoff)
+        if camera is None:
+            return Location(pose, None)
+        return Location(pose, locate(pose, camera, (width, height), tile, terrain=self._terrain))
 
     def close(self) -> None:
-        """Close a live connection."""
+        """Close a live connection and the elevation model."""
         if self.autopilot is not None:
             self.autopilot.close()
+        if self._terrain is not None:
+            self._terrain.close()

@@ -113,20 +113,21 @@ class LocalSet:
         if 0.1 <= known.get("hfov", 0.0) < 179.0:
             vfov_deg = known.get("vfov", 0.0)
             track.describe_camera(t_ns, CameraModel(known["hfov"], vfov_deg if 0.1 <= vfov_deg < 179.0 else None))
-        height_m = self._height_m()
+        height_m, ground_m = self._height_m()
         pose = Pose(
             utc_ns=self.utc_ns or 0, lat_deg=lat_deg, lon_deg=lon_deg, height_m=height_m,
             height_above="takeoff" if height_m is None else "ground", altitude_m=known.get("altitude"),
-            vehicle=self._vehicle(), gimbal=self._camera(), heading_deg=known.get("yaw"),
+            vehicle=self._vehicle(), gimbal=self._camera(), heading_deg=known.get("yaw"), ground_m=ground_m,
         )  # fmt: skip
         track.add(t_ns, pose)
 
-    def _height_m(self) -> float | None:
-        """Return the height above the ground in the picture's middle, both heights of one kind."""
+    def _height_m(self) -> tuple[float | None, float | None]:
+        """Return the height above the ground in the picture's middle, and that ground's height above the sea."""
         for sensor, ground in (("altitude", "ground"), ("ellipsoid", "ground_ellipsoid")):
             if sensor in self.values and ground in self.values:
-                return self.values[sensor] - self.values[ground]
-        return None
+                height_m = self.values[sensor] - self.values[ground]
+                return height_m, self.values[ground] if sensor == "altitude" else None
+        return None, None
 
     def _vehicle(self) -> Attitude | None:
         pitch = self.values.get("full_pitch", self.values.get("pitch"))
@@ -232,8 +233,25 @@ def _packets(path: Path) -> Iterator[tuple[int | None, bytes]]:
 def _timed(container: Any, streams: list[Any]) -> Iterator[tuple[int | None, bytes]]:
     video = next(iter(container.streams.video), None)
     start = video.start_time * video.time_base if video is not None and video.start_time is not None else 0
+    begun: tuple[int | None, bytes] = (None, b"")
     for packet in container.demux(*streams):
-        content = bytes(packet)
-        if UNIVERSAL_KEY in content:
-            stamp = packet.pts
-            yield None if stamp is None else round((stamp * packet.time_base - start) * 1_000_000_000), content
+        stamp, content = packet.pts, bytes(packet)
+        media_ns = None if stamp is None else round((stamp * packet.time_base - start) * 1_000_000_000)
+        if begun[1] and not content.startswith(UNIVERSAL_KEY):  # a set may be cut between two packets
+            media_ns, content = begun[0], begun[1] + content
+        begun = media_ns, _unfinished(content)
+        whole = content[: len(content) - len(begun[1])]
+        if UNIVERSAL_KEY in whole:
+            yield media_ns, whole
+    if begun[1]:
+        yield begun
+
+
+def _unfinished(content: bytes) -> bytes:
+    """Return the start of a set that goes on in the next packet, empty where there is none."""
+    start = content.rfind(UNIVERSAL_KEY)
+    if start < 0:
+        return b""
+    size, begin = _ber_length(content, start + len(UNIVERSAL_KEY))
+    unfinished = begin == start + len(UNIVERSAL_KEY) or size > len(content) - begin
+    return content[start:] if unfinished and size <= _LARGEST_SET else b""

@@ -31,6 +31,7 @@ class Pose(msgspec.Struct, frozen=True, omit_defaults=True):
     attitude, ``gimbal`` the camera's own, both against the earth. ``heading_deg`` is where the nose points when no full
     attitude is known. ``h_acc_m`` is the horizontal error radius (68 %) at capture time, growing with the age of what
     it was made from; ``quality`` says how it was made: a ``stale`` pose is the last known one, moved by nothing.
+    ``ground_m`` is the height above the sea of what ``height_m`` counts from, where the telemetry says it.
     ``zoom`` is the digital zoom of the picture: it shows so much less than the lens does.
     """
 
@@ -49,3 +50,4 @@ class Pose(msgspec.Struct, frozen=True, omit_defaults=True):
     quality: Quality = "fix"
     age_ns: int = 0
     zoom: float = 1.0
+    ground_m: float | None = None

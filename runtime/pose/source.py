@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from overflight.runtime.pose.track import PoseTrack
 
 STILLS = "stills"
+ON_THE_GROUND_M = 2.0  # a barometer's noise before take-off
 LIVE = ("udpin:", "udpout:", "udp:", "tcp:", "tcpin:", "/dev/", "mavlink:")
 
 
@@ -36,6 +37,11 @@ class Poses(Protocol):
         ...
 
     @property
+    def takeoff(self) -> tuple[float, float] | None:
+        """Latitude and longitude of the take-off point, where the telemetry begins there."""
+        ...
+
+    @property
     def refused(self) -> tuple[str, ...]:
         """What could not be used, one line each."""
         ...
@@ -43,6 +49,8 @@ class Poses(Protocol):
 
 class StillPoses:
     """Poses that stills carry themselves; ``frame.name`` names the file, under ``directory`` if relative."""
+
+    takeoff = None  # stills begin in the air
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -71,8 +79,7 @@ class StillPoses:
 
     def camera(self, frame: Frame) -> CameraModel | None:
         """Return the still's own lens."""
-        height, width = frame.pixels.shape[:2]
-        return None if self._still is None else self._still.lens.camera((width, height))
+        return None if self._still is None else self._still.lens.camera(frame.display_size)
 
 
 class TrackPoses:
@@ -92,6 +99,14 @@ class TrackPoses:
     def refused(self) -> tuple[str, ...]:
         """What the reader could not use, and whether the frames had no time that fits."""
         return (*self.track.refused, *self._refused)
+
+    @property
+    def takeoff(self) -> tuple[float, float] | None:
+        """The track's first position, where that is on the ground."""
+        first = self.track.first
+        if first is None or first.height_m is None or first.height_above != "takeoff":
+            return None
+        return (first.lat_deg, first.lon_deg) if abs(first.height_m) <= ON_THE_GROUND_M else None
 
     def of(self, frame: Frame) -> Pose | None:
         """Interpolate the track at the frame's capture."""

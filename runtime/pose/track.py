@@ -102,6 +102,13 @@ class PoseTrack:
             self._positions.sort()
             return tuple(self._positions.times)
 
+    @property
+    def first(self) -> Pose | None:
+        """The earliest pose that is kept."""
+        with self._lock:
+            self._positions.sort()
+            return self._positions.values[0] if self._positions.values else None
+
     def add(self, t_ns: int, pose: Pose) -> None:
         """Add a position, with whatever attitudes it carries."""
         self.turn(t_ns, vehicle=pose.vehicle, gimbal=pose.gimbal)
@@ -186,6 +193,7 @@ def _between(a: Pose, b: Pose, into_ns: int, gap_ns: int) -> Pose:
         quality="interpolated",
         age_ns=min(into_ns, gap_ns - into_ns),
         zoom=a.zoom if share < 0.5 else b.zoom,
+        ground_m=_mix(a.ground_m, b.ground_m, share) if same_height else a.ground_m,
     )
 
 

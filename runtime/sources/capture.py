@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.sources.network import LiveVideo
+from overflight.runtime.sources.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +93,10 @@ class Capture:
         silent_s = (now_ns - self._heard_ns) / 1e9
         if isinstance(self._source, LiveVideo) and now_ns - self._source.heard_ns < LATE_S * 1e9:
             if silent_s > LATE_S:
-                self.trouble = f"no whole picture for {silent_s:.0f} s: waiting for the stream's next keyframe"
+                waiting = f"no whole picture for {silent_s:.0f} s: waiting for the stream's next keyframe"
+                self.trouble = self._source.trouble or waiting
+        elif isinstance(self._source, LiveVideo | Pipeline) and self._source.listens:
+            self.trouble = f"{self._source.name}: waiting for a sender"
         elif silent_s > STALL_S:
             self._replace_reader()
 

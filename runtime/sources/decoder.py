@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,11 @@ def pyav() -> ModuleType:
         raise missing_extra("PyAV", "cpu") from error
     module: ModuleType = av
     return module
+
+
+def has_pyav() -> bool:
+    """Whether PyAV is installed."""
+    return find_spec("av") is not None
 
 
 def picture_of(
@@ -116,24 +122,22 @@ def _usual_siting(name: str, subsampling: tuple[int, int]) -> tuple[float, float
     return ((across - 1) / 2 if jpeg else 0.0, (down - 1) / 2)
 
 
-def stated_siting(stream: Any, packet: Any) -> tuple[float, float] | None:
+def stated_siting(stream: Any | None, packet: Any) -> tuple[float, float] | None:
     """Return where a stream says its chroma lies, None where it does not say.
 
     PyAV passes everything on but this, so FFmpeg's own reader of headers is asked.
     """
     from av import FFmpegError, Packet
-    from av import logging as headers
+    from av import logging as messages
     from av.bitstream import BitStreamFilterContext
 
-    before = headers.get_level()
-    headers.set_level(headers.INFO)
+    if stream is None:
+        return None
     try:
-        with headers.Capture() as lines:
+        with overheard(messages.INFO) as lines:
             BitStreamFilterContext("trace_headers", in_stream=stream).filter(Packet(bytes(packet)))
     except (FFmpegError, ValueError):
         return None
-    finally:
-        headers.set_level(before)
     for _, _, line in lines:
         if found := _STATED.search(line):
             value = int(found[2])
@@ -146,29 +150,41 @@ def stated_siting(stream: Any, packet: Any) -> tuple[float, float] | None:
 class Decoder:
     """One video stream's decoder, which tells whole pictures from damaged ones.
 
-    After a loss or an error no picture passes until one that is built on no other. With ``listening`` the messages of
-    the decoder count as errors too; they are heard in the calling thread only, so it needs a decoder of one thread.
+    ``headers`` is the container's stream, which states the pixels' aspect and where chroma lies. After a loss or an
+    error no picture passes until one that is built on no other. With ``listening`` the messages of the decoder count as
+    errors too; they are heard in the calling thread only, so it needs a decoder of one thread.
     """
 
-    def __init__(self, stream: Any, *, listening: bool) -> None:
+    def __init__(self, context: Any, headers: Any, *, listening: bool) -> None:
         self.damaged = 0  # pictures and packets that were not passed on, since the counter was last read
         self._av = pyav()
-        self._stream = stream
-        self._context = stream.codec_context
+        self._context, self._headers = context, headers
         self._context.copy_opaque = True  # so that every picture brings back what was known of its packet
         self._siting: tuple[float, float] | None = None
         self._asked = False
         self._broken = self._after_corrupt = False
+        self._recovering: int | None = None  # pictures until a gradual refresh is complete
         self._clean_from = self._mistrusted_until = self._latest = -(1 << 62)
         self._failed = False
         self._listening = listening
 
-    def decode(self, packet: Any) -> Iterator[tuple[Any, Planes | NDArray[np.uint8] | None]]:
-        """Yield each decoded frame with its picture, None in place of one that is damaged."""
+    def decode(
+        self, packet: Any, *, corrupt: bool | None = None, key: bool | None = None, recovery: int | None = None
+    ) -> Iterator[tuple[Any, Planes | NDArray[np.uint8] | None]]:
+        """Yield each decoded frame with its picture, None in place of one that is damaged.
+
+        ``corrupt``, ``key`` and ``recovery`` (so many pictures until all is renewed) are what the transport knows
+        better than the packet.
+        """
         if not self._asked and packet.size:
-            self._siting, self._asked = stated_siting(self._stream, packet), True
+            self._siting, self._asked = stated_siting(self._headers, packet), True
         if packet.size:
-            self._watch(packet)
+            self._watch(
+                packet,
+                corrupt=packet.is_corrupt if corrupt is None else corrupt,
+                key=packet.is_keyframe if key is None else key,
+                recovery=recovery,
+            )
         for frame in self._frames(packet):
             if self._passes(frame):
                 yield frame, self._picture(frame)
@@ -183,9 +199,9 @@ class Decoder:
     def _frames(self, packet: Any) -> list[Any]:
         try:
             if not self._listening:
-                return list(packet.decode())
-            with _overheard() as lines:
-                frames = list(packet.decode())
+                return list(self._context.decode(packet))
+            with overheard() as lines:
+                frames = list(self._context.decode(packet))
         except self._av.FFmpegError:
             self.damaged += 1
             self._mistrust()
@@ -194,15 +210,20 @@ class Decoder:
             self._mistrust()
         return frames
 
-    def _watch(self, packet: Any) -> None:
+    def _watch(self, packet: Any, *, corrupt: bool, key: bool, recovery: int | None) -> None:
         """Follow the packets: loss marks one as corrupt, or the next, when it took the border between the two."""
         pts = packet.pts if packet.pts is not None else self._latest
-        if packet.is_corrupt:
-            self._broken = True
-        elif self._broken and packet.is_keyframe and not self._after_corrupt:
-            self._broken = False
-            self._clean_from = pts  # a picture shown before it may be built on what was lost
-        self._after_corrupt = packet.is_corrupt
+        if corrupt:
+            self._broken, self._recovering = True, None
+        elif self._broken:
+            if recovery is not None and self._recovering is None:
+                self._recovering = recovery
+            if (key and not self._after_corrupt) or self._recovering == 0:
+                self._broken, self._recovering = False, None
+                self._clean_from = pts  # a picture shown before it may be built on what was lost
+            elif self._recovering is not None:
+                self._recovering -= 1
+        self._after_corrupt = corrupt
         self._latest = max(self._latest, pts)
         packet.opaque = (self._broken, self._clean_from)
 
@@ -215,12 +236,12 @@ class Decoder:
         broken, clean_from = frame.opaque or (False, pts)
         if frame.is_corrupt:
             self._failed, self._mistrusted_until = True, pts
-        elif self._failed and frame.key_frame and pts > self._mistrusted_until:
+        elif self._failed and (frame.key_frame or pts == self._clean_from) and pts > self._mistrusted_until:
             self._failed = False
         return not (broken or pts < clean_from or self._failed)
 
     def _picture(self, frame: Any) -> Planes | NDArray[np.uint8]:
-        aspect = self._stream.sample_aspect_ratio
+        aspect = (self._headers or self._context).sample_aspect_ratio
         return picture_of(frame, float(aspect) if aspect else 1.0, self._siting)
 
 
@@ -231,13 +252,18 @@ _DAMAGE = re.compile(
 
 
 @contextmanager
-def _overheard() -> Iterator[list[Any]]:
-    """Collect what decoders complain of while they decode in this thread."""
-    from av import logging as complaints
+def overheard(level: int | None = None) -> Iterator[list[Any]]:
+    """Collect what FFmpeg says in this thread, of errors or from ``level`` on."""
+    from av import logging as messages
 
-    if complaints.get_level() is None:
+    before = messages.get_level()
+    if before is None:
         logging.getLogger("libav").addHandler(logging.NullHandler())
         logging.getLogger("libav").propagate = False
-        complaints.set_level(complaints.ERROR)
-    with complaints.Capture() as lines:
-        yield lines
+    messages.set_level(level or messages.ERROR)
+    try:
+        with messages.Capture() as lines:
+            yield lines
+    finally:
+        if level is not None:
+            messages.set_level(before)

@@ -63,6 +63,13 @@ def read_noted(path: str | os.PathLike[str], number: int = 0) -> tuple[Frame, st
     return Frame(pixels, number, arrived_ns, order="bgr", name=path.name), note
 
 
+def decode_still(raw: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode a picture that came from elsewhere than a file, to BGR. Raises SourceError."""
+    if not raw:
+        raise SourceError(f"{name}: an empty picture; check the camera")
+    return _decode(Path(name), raw)[0]
+
+
 def _decode(path: Path, raw: bytes) -> tuple[NDArray[np.uint8], str | None]:
     if jpeg.is_jpeg(raw):
         return _decode_jpeg(path, raw), None

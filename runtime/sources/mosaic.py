@@ -1,75 +1,122 @@
-"""Orthomosaics and other large TIFF files, read in windows: never decoded whole.
-
-tifffile reads the structure; each tile or strip is handed to OpenCV's libtiff as a small TIFF file of its own, so that
-every compression of orthomosaics (none, LZW, Deflate, JPEG, PackBits) is decoded without another library.
-"""
+"""Orthomosaics and other large TIFF files as a source: window by window, shown as 8-bit colour."""
 
 from __future__ import annotations
 
-import os
-import struct
 import time
-import zlib
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 
-from overflight.runtime.errors import SourceError, missing_extra
+from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.frame import Frame
-from overflight.runtime.sources.image import opencv
+from overflight.runtime.geotiff.georeference import read_georeference
+from overflight.runtime.geotiff.layout import (
+    BLACK_IS_ZERO,
+    BY_LIBTIFF,
+    DEFLATE,
+    PALETTE,
+    PLAIN,
+    RGB,
+    WHITE_IS_ZERO,
+    YCBCR,
+    Layout,
+    open_tiff,
+    rewrite,
+)
+from overflight.runtime.geotiff.raster import Raster
+from overflight.runtime.pose.fields import number
 from overflight.runtime.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import ModuleType
 
     from numpy.typing import NDArray
 
 WINDOW_PX = 1024
-_CACHE_BYTES = 128 << 20  # one row of windows of a picture 40,000 px wide, for files that lie in strips
-_MOST_SEGMENT_BYTES = 256 << 20
-_ROWS = 64  # of an uncompressed file read at a time
-_KEPT_TAGS = (266, 284, 317, 338, 347, 530, 532)  # what a decoder needs besides the sizes: predictor, JPEG tables…
-_RGB, _GREY, _WHITE_IS_ZERO, _YCBCR = 2, 1, 0, 6
-_PLAIN, _JPEG, _DEFLATE = 1, 7, frozenset({8, 32946})
-_PREDICTOR, _DIFFERENCES = 317, 2
+_SAMPLED_PIECES, _SAMPLED_BYTES = 32, 64 << 20  # from which the stretch is taken
+_PERCENTILES = (2.0, 98.0)
+_GEOREFERENCES = (33550, 33922, 34264)  # pixel scale, tie points, matrix
+_PICTURES = BY_LIBTIFF | DEFLATE | {PLAIN}  # the compressions that the still reader knows
+_MOST_PICTURE_BANDS = 4
+_NO_BANDS: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class View:
+    """How a mosaic is looked at: the size of its windows, the bands to show, and the range that becomes 0 to 255.
+
+    Without ``bands``, those that the file names; without ``stretch``, 8-bit values stay as they are and others are
+    stretched between their 2nd and 98th percentile.
+    """
+
+    window: int = WINDOW_PX
+    bands: tuple[int, ...] | None = None
+    stretch: tuple[float, float] | None = None
+
+    @classmethod
+    def parse(cls, query: str) -> View:
+        """Read ``window=512&bands=4,3,2&stretch=0,3000``, each optional. Raises ValueError."""
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True))
+        window, bands, stretch = (given.pop(name, None) for name in ("window", "bands", "stretch"))
+        if given:
+            raise ValueError(f"{next(iter(given))} is not an option")
+        size = WINDOW_PX if window is None else int(window)
+        chosen = None if bands is None else tuple(int(band) for band in bands.split(","))
+        low_high = None if stretch is None else tuple(number(part) for part in stretch.split(","))
+        if not 1 <= size <= 65_536 or (chosen is not None and (len(chosen) not in {1, 3} or min(chosen) < 1)):
+            raise ValueError("a window has at least 1 px, and 1 or 3 bands are shown, counted from 1")
+        if low_high is not None and (len(low_high) != 2 or not low_high[0] < low_high[1]):
+            raise ValueError("a stretch is LOW,HIGH")
+        return cls(size, chosen, None if low_high is None else (low_high[0], low_high[1]))
 
 
 def is_mosaic(path: Path, window: int = WINDOW_PX) -> bool:
-    """Whether a file is a TIFF of more than two windows across or down: too much for one look."""
+    """Whether a file is a TIFF of more than two windows across or down, or one that lies somewhere on the earth.
+
+    So is one whose bands or coding are those of maps rather than of pictures.
+    """
     if path.suffix.lower() not in {".tif", ".tiff"}:
         return False
     try:
-        with _open(path) as tiff:
+        with open_tiff(path) as tiff:
             page = tiff.pages[0]
-            return max(int(page.imagewidth), int(page.imagelength)) > 2 * window
+            placed = any(page.tags.valueof(code) is not None for code in _GEOREFERENCES)
+            coded = int(page.compression) not in _PICTURES or int(page.samplesperpixel) > _MOST_PICTURE_BANDS
+            return placed or coded or max(int(page.imagewidth), int(page.imagelength)) > 2 * window
     except SourceError:
         return False  # the still reader says what is wrong with it
 
 
 class Mosaic:
-    """Every window of one large TIFF file, row by row; the last of a row or column reaches back to be whole."""
+    """Every window of one large TIFF file, row by row; the last of a row or column reaches back to be whole.
+
+    ``notes`` says what was assumed: the range that was stretched, a georeference that could not be used.
+    """
 
     live = False
 
-    def __init__(self, path: Path, window: int = WINDOW_PX) -> None:
+    def __init__(self, path: Path, window: int = WINDOW_PX, view: View | None = None) -> None:
+        """Open a mosaic. Raises SourceError for a file that cannot be shown, UsageError for a view of other bands."""
+        view = View(window) if view is None else view
         self.name = str(path)
         self._file = path.name
-        self._tiff = _open(path)
+        self._raster = Raster(path)
         try:
-            self._layout = _Layout.read(self._tiff.pages[0], self.name)
-        except SourceError:
-            self._tiff.close()
+            self._georeference, notes = read_georeference(self._raster.page, path)
+            self.notes = [f"{path.name}: {note}" for note in notes]
+            self._bands = _shown(self._raster.layout, view.bands)
+            self._stretch = view.stretch or self._usual_stretch()
+        except (SourceError, UsageError):
+            self._raster.close()
             raise
-        self._georeference = _georeference(self._tiff.pages[0])
-        self._tops = _starts(self._layout.height, window)
-        self._lefts = _starts(self._layout.width, window)
-        self._window = window
-        self._cache: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
-        self._cached_bytes = 0
+        layout = self._raster.layout
+        self._given_bands = view.bands
+        longest = max(layout.width, layout.height)
+        self._window = view.window if longest > 2 * view.window else longest  # what fits one look is not cut
+        self._tops, self._lefts = _starts(layout.height, self._window), _starts(layout.width, self._window)
 
     @property
     def count(self) -> int:
@@ -78,19 +125,19 @@ class Mosaic:
 
     def frames(self) -> Iterator[Frame]:
         """Read window by window. Raises SourceError at the end if some could not be read."""
-        cv2 = opencv()
         lost = unreadable = 0
+        reason = ""
         where = [(top, left) for top in self._tops for left in self._lefts]
-        for number, (top, left) in enumerate(where):
+        for place, (top, left) in enumerate(where):
             arrived_ns = time.monotonic_ns()
             try:
-                pixels = self._read(cv2, top, left)
-            except SourceError:
-                lost, unreadable = lost + 1, unreadable + 1
+                pixels = self._read(top, left)
+            except SourceError as error:
+                lost, unreadable, reason = lost + 1, unreadable + 1, reason or str(error)
                 continue
             yield Frame(
                 pixels,
-                number,
+                place,
                 arrived_ns,
                 order="bgr",
                 name=f"{self._file}@{left},{top}",
@@ -100,207 +147,118 @@ class Mosaic:
             lost = 0
         if unreadable:
             raise SourceError(
-                f"{self.name}: {unreadable} of {len(where)} windows cannot be decoded (cut off, or a compression that "
-                "OpenCV does not know); copy it again, or rewrite it: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
+                f"{self.name}: {unreadable} of {len(where)} windows cannot be decoded "
+                f"({reason.removeprefix(f'{self.name}: ').partition(';')[0]}); copy it again, or rewrite it: "
+                f"{rewrite(self.name)}"
             )
 
     def close(self) -> None:
-        """Let the file go."""
-        self._tiff.close()
-        self._cache.clear()
-        self._cached_bytes = 0
+        """Close the file."""
+        self._raster.close()
 
-    def _read(self, cv2: ModuleType, top: int, left: int) -> NDArray[np.uint8]:
-        layout = self._layout
+    def _read(self, top: int, left: int) -> NDArray[np.uint8]:
+        layout = self._raster.layout
         bottom, right = min(top + self._window, layout.height), min(left + self._window, layout.width)
-        pixels: NDArray[np.uint8] = np.empty((bottom - top, right - left, 3), np.uint8)
-        for row in range(top // layout.segment_height, -(-bottom // layout.segment_height)):
-            for column in range(left // layout.segment_width, -(-right // layout.segment_width)):
-                segment = self._segment(cv2, row * layout.across + column)
-                y, x = row * layout.segment_height, column * layout.segment_width
-                y0, y1 = max(top, y), min(bottom, y + layout.segment_height)
-                x0, x1 = max(left, x), min(right, x + layout.segment_width)
-                pixels[y0 - top : y1 - top, x0 - left : x1 - left] = segment[y0 - y : y1 - y, x0 - x : x1 - x]
-        return pixels
+        shown = _to_8_bits(self._raster.read(top, left, bottom, right, self._bands), self._stretch, layout)
+        if shown.shape[2] == 1:
+            return np.repeat(shown, 3, axis=2)
+        return np.ascontiguousarray(shown[:, :, ::-1])
 
-    def _segment(self, cv2: ModuleType, index: int) -> NDArray[np.uint8]:
-        """Decode one tile or strip, or take it from those decoded last."""
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        decoded = self._layout.decode(cv2, self._tiff.filehandle.fileno(), index, self.name)
-        self._cache[index] = decoded
-        self._cached_bytes += decoded.nbytes
-        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
-            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
-        return decoded
+    def _usual_stretch(self) -> tuple[float, float] | None:
+        """Return the range between the 2nd and 98th percentile of some pieces, None for 8 bits, and note it."""
+        layout = self._raster.layout
+        if layout.dtype == np.uint8 or layout.palette is not None:
+            return None
+        piece_bytes = layout.segment_width * layout.segment_height * layout.samples * layout.dtype.itemsize
+        pieces = layout.across * layout.down
+        wanted = min(pieces, _SAMPLED_PIECES, max(1, _SAMPLED_BYTES // piece_bytes))
+        values: list[NDArray[Any]] = []
+        for index in np.linspace(0, pieces - 1, wanted).round().astype(int).tolist():
+            values += self._sample(index)
+        found = np.concatenate(values) if values else np.zeros(0)
+        low, high = np.percentile(found, _PERCENTILES).tolist() if found.size else (0.0, 1.0)
+        high = high if high > low else low + 1.0
+        self.notes.append(
+            f"{self._file}: {layout.dtype.itemsize * 8}-bit values {low:g} to {high:g} are shown as 0 to 255 (the 2nd "
+            f"to 98th percentile of {wanted} of {pieces} pieces); other range: file://{self.name}?stretch=LOW,HIGH"
+        )
+        return low, high
+
+    def _sample(self, index: int) -> list[NDArray[Any]]:
+        """Return the values of one place's shown bands that are neither missing nor transparent."""
+        layout = self._raster.layout
+        row, column = divmod(index, layout.across)
+        top, left = row * layout.segment_height, column * layout.segment_width
+        bottom = min(top + layout.segment_height, layout.height)
+        right = min(left + layout.segment_width, layout.width)
+        alpha = _NO_BANDS if layout.alpha is None else (layout.alpha,)
+        try:
+            read = self._raster.read(top, left, bottom, right, (*self._bands, *alpha))
+        except SourceError:
+            return []  # named when its window is read
+        values = read[:, :, : len(self._bands)].astype(np.float64)
+        usable = np.isfinite(values)
+        if layout.nodata is not None:
+            usable &= values != layout.nodata
+        if alpha:
+            usable &= read[:, :, -1:] > 0
+        return [values[usable][:: max(1, values.size // 1_000_000)]]
 
     def _place(self, top: int, left: int, pixels: NDArray[np.uint8]) -> Window:
         height, width, _ = pixels.shape
-        if self._georeference is None:
-            return Window(left, top, width, height)
-        (x, across_x, down_x, y, across_y, down_y), epsg = self._georeference
-        origin = (x + left * across_x + top * down_x, y + left * across_y + top * down_y)
-        return Window(left, top, width, height, (origin[0], across_x, down_x, origin[1], across_y, down_y), epsg)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How the picture lies in the file: ``across`` segments beside each other, each tile or strip of one size."""
-
-    width: int
-    height: int
-    segment_width: int
-    segment_height: int
-    across: int
-    samples: int
-    compression: int
-    predictor: int
-    photometric: int
-    offsets: tuple[int, ...]
-    lengths: tuple[int, ...]
-    tiled: bool
-    tags: tuple[tuple[int, int, bytes], ...]  # (code, type, value) as a classic TIFF file holds them
-
-    @classmethod
-    def read(cls, page: Any, name: str) -> _Layout:
-        """Take the layout from a page of tifffile's. Raises SourceError for what cannot be shown as 8-bit colour."""
-        samples, photometric = int(page.samplesperpixel), int(page.photometric)
-        bits, planar = page.tags.valueof(258, default=1), int(page.tags.valueof(284, default=1))
-        eight_bit = set(bits if isinstance(bits, tuple) else (bits,)) == {8}
-        if not eight_bit or samples > 4 or planar != 1 or photometric not in {_RGB, _GREY, _WHITE_IS_ZERO, _YCBCR}:
-            raise SourceError(
-                f"{name}: {samples} bands of {bits} bits, photometric {photometric}, planar {planar}: expected 8-bit "
-                "grey, RGB or RGBA; convert it: gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 -co TILED=YES"
-            )
-        width, height = int(page.imagewidth), int(page.imagelength)
-        offsets, lengths = tuple(page.dataoffsets), tuple(page.databytecounts)
-        tiled, compression = bool(page.is_tiled), int(page.compression)
-        segment_width = int(page.tilewidth) if tiled else width
-        segment_height = int(page.tilelength) if tiled else min(int(page.rowsperstrip), height)
-        ends = [offset + length for offset, length in zip(offsets, lengths, strict=True)]
-        if not tiled and compression == 1 and ends[:-1] == list(offsets[1:]):
-            # One uncompressed run of rows may be cut anywhere, however large its strips are.
-            segment_height, row_bytes = _ROWS, width * samples
-            offsets = tuple(range(offsets[0], offsets[0] + height * row_bytes, _ROWS * row_bytes))
-            lengths = tuple(row_bytes * min(_ROWS, height - _ROWS * i) for i in range(len(offsets)))
-        if segment_width * segment_height * samples > _MOST_SEGMENT_BYTES:
-            raise SourceError(
-                f"{name}: its pieces are {segment_width} x {segment_height} px, too large to be decoded on board; "
-                "rewrite it: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
-            )
-        return cls(
+        found = self._georeference
+        return Window(
+            left,
+            top,
             width,
             height,
-            segment_width,
-            segment_height,
-            -(-width // segment_width),
-            samples,
-            compression,
-            int(page.tags.valueof(_PREDICTOR, default=1)),
-            photometric,
-            offsets,
-            lengths,
-            tiled,
-            tuple(_kept_tags(page)),
+            None if found is None else found.at(left, top),
+            None if found is None else found.epsg,
+            None if found is None else found.gsd_m(left + width / 2, top + height / 2),
+            self._given_bands,
+            self._stretch,
         )
 
-    def decode(self, cv2: ModuleType, file: int, index: int, name: str) -> NDArray[np.uint8]:
-        """Decode one segment to BGR ``[height, width, 3]``. Raises SourceError."""
-        rows = self.segment_height
-        if not self.tiled:
-            rows = min(rows, self.height - index // self.across * rows)
-        length = self.lengths[index] if index < len(self.lengths) else 0
-        if not length:  # a sparse file: this part was never written
-            return np.zeros((rows, self.segment_width, 3), np.uint8)
-        raw = os.pread(file, length, self.offsets[index])
-        if len(raw) != length:
-            raise SourceError(f"{name}: cut off at byte {self.offsets[index] + len(raw)}; copy it again")
-        try:
-            decoded = self._decode(cv2, raw, rows)
-        except (cv2.error, zlib.error, ValueError):
-            decoded = None
-        if decoded is None or decoded.shape[:2] != (rows, self.segment_width):
-            raise SourceError(f"{name}: the piece at byte {self.offsets[index]} cannot be decoded")
-        return decoded
 
-    def _decode(self, cv2: ModuleType, raw: bytes, rows: int) -> NDArray[np.uint8] | None:
-        if self.compression == _JPEG and not raw.rstrip(b"\0").endswith(b"\xff\xd9"):
-            return None
-        if self.compression not in {_PLAIN, *_DEFLATE}:
-            return self._by_libtiff(cv2, raw, rows, self.compression)
-        if self.compression in _DEFLATE:  # libtiff fills what is broken with black and says nothing; zlib knows
-            raw = zlib.decompress(raw)
-        pixels = np.frombuffer(raw, np.uint8)[: rows * self.segment_width * self.samples]
-        pixels = pixels.reshape(rows, self.segment_width, self.samples)
-        if self.compression in _DEFLATE and self.predictor == _DIFFERENCES:
-            pixels = np.add.accumulate(pixels, axis=1, dtype=np.uint8)
-        if self.photometric == _RGB and self.samples == 3:
-            return pixels[:, :, ::-1]
-        return self._by_libtiff(cv2, pixels.tobytes(), rows, _PLAIN)
-
-    def _by_libtiff(self, cv2: ModuleType, raw: bytes, rows: int, compression: int) -> NDArray[np.uint8] | None:
-        file = np.frombuffer(self._as_file(raw, rows, compression), np.uint8)
-        decoded: NDArray[np.uint8] | None = cv2.imdecode(file, cv2.IMREAD_COLOR)
-        return decoded
-
-    def _as_file(self, raw: bytes, rows: int, compression: int) -> bytes:
-        """Wrap one segment as a TIFF file of one strip."""
-        short, long = 3, 4
-        tags = [
-            (256, long, struct.pack("<I", self.segment_width)),
-            (257, long, struct.pack("<I", rows)),
-            (258, short, struct.pack(f"<{self.samples}H", *[8] * self.samples)),
-            (259, short, struct.pack("<H", compression)),
-            (262, short, struct.pack("<H", self.photometric)),
-            (273, long, b"\0\0\0\0"),  # set below, once the length of the directory is known
-            (277, short, struct.pack("<H", self.samples)),
-            (278, long, struct.pack("<I", rows)),
-            (279, long, struct.pack("<I", len(raw))),
-            *(tag for tag in self.tags if tag[0] != _PREDICTOR or compression != _PLAIN),
-        ]
-        tags.sort()
-        outside = 8 + 2 + 12 * len(tags) + 4
-        data = sum(len(value) + len(value) % 2 for _, _, value in tags if len(value) > 4) + outside
-        directory, values = b"", b""
-        for code, kind, value in tags:
-            stored = struct.pack("<I", data) if code == 273 else value
-            if len(stored) > 4:
-                stored, values = struct.pack("<I", outside + len(values)), values + stored + b"\0" * (len(stored) % 2)
-            directory += struct.pack("<HHI", code, kind, len(value) // _SIZES[kind]) + stored.ljust(4, b"\0")
-        return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + directory + b"\0\0\0\0" + values + raw
+def _shown(layout: Layout, given: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the bands to show, counted from 0: one grey, or red, green and blue. Raises SourceError or UsageError."""
+    if given is not None:
+        if max(given) > layout.bands:
+            raise UsageError(f"{layout.name}: bands={','.join(map(str, given))}, but it has {layout.bands} bands")
+        return tuple(band - 1 for band in given)
+    named = tuple(layout.roles.index(role) for role in ("red", "green", "blue") if role in layout.roles)
+    if len(named) == 3:
+        return named
+    if layout.photometric in {RGB, YCBCR} and layout.bands >= 3:
+        return 0, 1, 2
+    colours = layout.bands - (layout.alpha is not None)
+    if layout.photometric in {WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE} and colours in {1, 3}:
+        return tuple(range(colours))
+    if layout.photometric in {WHITE_IS_ZERO, BLACK_IS_ZERO}:
+        raise SourceError(
+            f"{layout.name}: {layout.bands} bands, and it does not say which are red, green and blue; choose them: "
+            f"file://{layout.name}?bands=3,2,1"
+        )
+    raise SourceError(
+        f"{layout.name}: {layout.bands} bands, photometric {layout.photometric}: expected grey, RGB, YCbCr or a "
+        f"palette; convert it: {rewrite(layout.name, '-b 1 -b 2 -b 3 ')}"
+    )
 
 
-_SIZES = {3: 2, 4: 4, 5: 8, 7: 1}  # bytes of a value, by its TIFF type
-
-
-def _kept_tags(page: Any) -> Iterator[tuple[int, int, bytes]]:
-    for code in _KEPT_TAGS:
-        value = page.tags.valueof(code)
-        if value is None:
-            continue
-        if isinstance(value, bytes):
-            yield code, 7, value
-        elif code == 532:  # fractions
-            yield code, 5, struct.pack(f"<{len(value)}I", *(int(x) for x in value))
-        else:
-            numbers = [int(x) for x in (value if isinstance(value, tuple) else (value,))]
-            yield code, 3, struct.pack(f"<{len(numbers)}H", *numbers)
-
-
-def _open(path: Path) -> Any:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise missing_extra("tifffile", "cpu") from error
-    try:
-        tiff = tifffile.TiffFile(path)
-    except Exception as error:  # a torn header fails in the library's own ways: struct, index, key, its own family
-        raise SourceError(f"{path}: not a TIFF file that can be read ({error}); copy it again") from error
-    if not len(tiff.pages) or tiff.pages[0].imagewidth < 1:
-        tiff.close()
-        raise SourceError(f"{path}: a TIFF file without a picture; copy it again")
-    return tiff
+def _to_8_bits(values: NDArray[Any], stretch: tuple[float, float] | None, layout: Layout) -> NDArray[np.uint8]:
+    """Map values to 0 to 255; what is missing becomes black."""
+    if layout.palette is not None:
+        table = (np.array(layout.palette, np.uint32).reshape(3, -1) >> 8).astype(np.uint8)
+        coloured: NDArray[np.uint8] = table[:, np.minimum(values[:, :, 0], table.shape[1] - 1)].transpose(1, 2, 0)
+        return coloured
+    if stretch is None:
+        shown: NDArray[np.uint8] = values.astype(np.uint8, copy=False)
+    else:
+        numbers = values.astype(np.float32)
+        missing = ~np.isfinite(numbers) if layout.nodata is None else ~np.isfinite(numbers) | (values == layout.nodata)
+        scaled = (np.where(missing, stretch[0], numbers) - stretch[0]) * (255.0 / (stretch[1] - stretch[0]))
+        shown = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return 255 - shown if layout.photometric == WHITE_IS_ZERO else shown
 
 
 def _starts(length: int, window: int) -> list[int]:
@@ -308,20 +266,3 @@ def _starts(length: int, window: int) -> list[int]:
     if length <= window:
         return [0]
     return [*range(0, length - window, window), length - window]
-
-
-def _georeference(page: Any) -> tuple[tuple[float, float, float, float, float, float], int | None] | None:
-    """Read GeoTIFF's tags: tie point and pixel scale or a whole matrix, and the code of the coordinate system."""
-    scale, tie, matrix = (page.tags.valueof(code) for code in (33550, 33922, 34264))
-    if matrix is not None and len(matrix) >= 8:
-        transform = (matrix[3], matrix[0], matrix[1], matrix[7], matrix[4], matrix[5])
-    elif scale is not None and tie is not None and len(scale) >= 2 and len(tie) >= 6:
-        column, row, _, x, y, _ = tie[:6]
-        transform = (x - column * scale[0], scale[0], 0.0, y + row * scale[1], 0.0, -scale[1])
-    else:
-        return None
-    keys = page.tags.valueof(34735, default=())
-    codes = {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}
-    epsg = codes.get(3072) or codes.get(2048)  # projected before geographic
-    x0, x1, x2, y0, y1, y2 = (float(value) for value in transform)
-    return (x0, x1, x2, y0, y1, y2), (int(epsg) if epsg and epsg != 32767 else None)

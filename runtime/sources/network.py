@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections import Counter
+from collections import Counter, deque
+from statistics import median
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from overflight.runtime.errors import SourceError
 from overflight.runtime.frame import Frame
 from overflight.runtime.redact import redact
 from overflight.runtime.sources.capture_clock import CaptureClock
-from overflight.runtime.sources.decoder import Decoder, pyav
+from overflight.runtime.sources.decoder import Decoder, overheard, pyav
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OPEN_S = 5.0
 READ_S = 3.0  # without a packet, not without a picture: a picture may need a keyframe that comes every ten seconds
-LISTEN_S = 3600.0  # how long a listener waits for the aircraft before it opens its port anew
+LISTEN_S = 30.0  # after which a listener opens its port again, so that it can also be ended
 STALE_NS = 2_000_000_000  # older pictures tell nothing about now
 LAG_S = 5.0  # of nothing but stale pictures: a new connection leaves the backlog behind
-# No packet waits in the demultiplexer. Two megabytes hold a burst of a keyframe on UDP.
+_WRONG_KEY = re.compile("Unexpected stream|App field don't match")  # FFmpeg warns, and takes the stream all the same
+_LOOKED_AT = 64  # packets
+_HELD = frozenset({"mpegts", "h264", "hevc", "mpegvideo", "m4v"})
+# No packet waits in the demultiplexer or a parser. Two megabytes hold a burst of a keyframe on UDP.
 _OPTIONS = {
-    "fflags": "nobuffer",
-    "analyzeduration": "1500000",
+    "fflags": "nobuffer+noparse",
+    "analyzeduration": "500000",
+    "fpsprobesize": "0",
     "probesize": "500000",
     "overrun_nonfatal": "1",
     "buffer_size": "2097152",
@@ -36,7 +41,7 @@ class LiveVideo:
     """A network stream: frames until it fails; the caller opens it again.
 
     ``heard_ns`` is when the last packet arrived: packets without a picture are a stream that waits for a keyframe.
-    RTSP is tried over TCP first, then over UDP where the server refuses that.
+    An address that ends in ``?listen`` waits for the sender to come: RTMP, as controllers of drones push it.
     """
 
     live = True
@@ -44,10 +49,12 @@ class LiveVideo:
 
     def __init__(self, address: str, name: str) -> None:
         self.name = name
-        self._address = address
+        self._address, listen, _ = address.partition("?listen")
+        self.listens = bool(listen)
         self._container: Any = None
         self.notes: list[str] = []
         self.heard_ns = 0
+        self.trouble: str | None = None
         self._stale_since_ns: int | None = None
         self._dropped: Counter[str] = Counter()
 
@@ -61,8 +68,8 @@ class LiveVideo:
             stream = _moving(container, self.name)
             stream.codec_context.thread_count = 1  # each thread more that decodes whole pictures holds one back
             stream.codec_context.flags |= av.codec.context.Flags.low_delay
-            decoder = Decoder(stream, listening=True)
-            dating = _Dating(stream)
+            decoder = Decoder(stream.codec_context, stream, listening=True)
+            dating = _Dating(stream, held=container.format.name in _HELD)
             for packet in container.demux(stream):
                 self.heard_ns = arrived_ns = time.monotonic_ns()
                 dating.arrive(packet, arrived_ns)
@@ -95,9 +102,10 @@ class LiveVideo:
 
     def _is_stale(self, captured_ns: int, arrived_ns: int) -> bool:
         if arrived_ns - captured_ns <= STALE_NS:
-            self._stale_since_ns = None
+            self._stale_since_ns = self.trouble = None
             return False
         self._dropped["stale"] += 1
+        self.trouble = f"pictures arrive {(arrived_ns - captured_ns) / 1e9:.1f} s old and are dropped as stale"
         self._stale_since_ns = self._stale_since_ns or arrived_ns
         if arrived_ns - self._stale_since_ns > LAG_S * 1e9:
             raise SourceError(
@@ -108,49 +116,71 @@ class LiveVideo:
 
     def _open(self, av: Any) -> Any:
         self._stale_since_ns = None
-        scheme = urlsplit(self._address).scheme.lower()
-        attempts: list[dict[str, str]] = [{}]
-        if scheme in {"rtsp", "rtsps"}:
-            attempts = [{"rtsp_transport": "tcp"}, {"rtsp_transport": "udp"}]
-        refused: Exception | None = None
-        for attempt in attempts:
+        while True:
             try:
-                return av.open(
-                    self._address, options=_OPTIONS | attempt, timeout=(OPEN_S, READ_S), metadata_errors="replace"
-                )
-            except av.FFmpegError as error:
-                refused = error
-                if not _is_refused_transport(error):
-                    break
-            except ValueError as error:  # what is in a URL that cannot be one
-                refused = error
-        raise SourceError(f"{self.name}: cannot be opened: {_advice(refused)}") from refused
+                with overheard(av.logging.WARNING) as lines:
+                    container = av.open(
+                        self._address,
+                        options=_OPTIONS | ({"listen": "1"} if self.listens else {}),
+                        timeout=(LISTEN_S if self.listens else OPEN_S, READ_S),
+                        metadata_errors="replace",
+                    )
+                if not any(_WRONG_KEY.search(line) for _, _, line in lines):
+                    return container
+                container.close()
+                self._dropped["wrong-key"] += 1
+            except av.error.ExitError as error:
+                if not self.listens:
+                    raise SourceError(f"{self.name}: cannot be opened: {_advice(error)}") from error
+            except (av.FFmpegError, ValueError) as error:
+                raise SourceError(f"{self.name}: cannot be opened: {_advice(error)}") from error
 
 
 class _Dating:
-    """The capture time of each picture. FFmpeg gives a picture out when the next one's first bytes arrive.
+    """The capture time of each picture, from its time stamp and the fastest arrivals.
 
-    So the arrival of a packet is the arrival of the picture after it, and its own is when the packet before it came.
+    Formats that do not state a picture's length (``held``) give it out when the next one begins, one interval late.
+    Some senders fill the gap, so that now and then a picture comes out at its own end: then the fastest are those.
+    Where none is much faster than the others, all are one interval late.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, *, held: bool) -> None:
         self._clock = CaptureClock()
         self._time_base = stream.time_base
-        self._before_ns: int | None = None
+        self._held = held
+        self._last_ns: int | None = None
+        self._delays: deque[int] = deque(maxlen=_LOOKED_AT)  # arrival less time stamp
+        self._intervals: deque[int] = deque(maxlen=_LOOKED_AT)
         self._arrivals: dict[int, int] = {}
 
     def arrive(self, packet: Any, arrived_ns: int) -> None:
-        if packet.pts is not None and packet.size:
-            self._arrivals[packet.pts] = self._before_ns or arrived_ns
-            self._before_ns = arrived_ns
-            while len(self._arrivals) > 64:
-                del self._arrivals[next(iter(self._arrivals))]
+        """Note when a packet came."""
+        if packet.pts is None or not packet.size:
+            return
+        stamp_ns = self._ns(packet.pts)
+        if self._last_ns is not None:
+            self._intervals.append(abs(stamp_ns - self._last_ns))
+        self._last_ns = stamp_ns
+        self._delays.append(arrived_ns - stamp_ns)
+        self._arrivals[packet.pts] = arrived_ns
+        while len(self._arrivals) > _LOOKED_AT:
+            del self._arrivals[next(iter(self._arrivals))]
 
     def captured_ns(self, decoded: Any, arrived_ns: int) -> int:
+        """Return when a decoded picture was taken."""
         if decoded.pts is None:
-            return self._before_ns or arrived_ns
-        came_ns = self._arrivals.pop(decoded.pts, arrived_ns)
-        return self._clock.captured_ns(int(decoded.pts * self._time_base * 1_000_000_000), came_ns)
+            return arrived_ns
+        captured_ns = self._clock.captured_ns(self._ns(decoded.pts), self._arrivals.pop(decoded.pts, arrived_ns))
+        return captured_ns - self._hold_ns()
+
+    def _hold_ns(self) -> int:
+        if not self._held or not self._intervals:
+            return 0
+        interval_ns = int(median(self._intervals))
+        return interval_ns if median(self._delays) - min(self._delays) < interval_ns / 2 else 0
+
+    def _ns(self, pts: int) -> int:
+        return int(pts * self._time_base * 1_000_000_000)
 
 
 def _moving(container: Any, name: str) -> Any:
@@ -159,10 +189,6 @@ def _moving(container: Any, name: str) -> Any:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise SourceError(f"{name}: carries no picture that can be decoded, only {kinds}; check the address")
     return streams[0]
-
-
-def _is_refused_transport(error: Exception) -> bool:
-    return "nsupported" in str(error) or "rotocol not supported" in str(error) or getattr(error, "errno", 0) in {93, 94}
 
 
 def _reason(error: BaseException | None) -> str:

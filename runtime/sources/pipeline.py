@@ -1,7 +1,7 @@
 """GStreamer as a child process: a driver that hangs can be killed, and no Python binding has to fit.
 
-The child writes YUV4MPEG2 pictures, each wrapped in a multipart header that tells its length. The size comes from the
-picture's own header, and a camera that changes it is noticed before one wrong byte is taken for a pixel.
+The child writes YUV4MPEG2 pictures, each wrapped in a multipart header that states its length. The size comes from the
+picture's own header, so that a camera that changes it is noticed before one wrong byte is taken for a pixel.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,21 +25,23 @@ import numpy as np
 
 from overflight.runtime.errors import MissingError, SourceError, UsageError
 from overflight.runtime.frame import Frame
+from overflight.runtime.planes import Planes
 from overflight.runtime.redact import redact
-from overflight.runtime.sources.image import opencv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
-
 START_S = 8.0  # a CSI sensor and its daemon take up to five seconds to deliver the first picture
 READ_S = 3.0
+LISTEN_S = 3600.0  # for a sender that has not come yet
 _QUIT_S = 1.0  # for a polite end: nvarguscamerasrc, killed at once, may leave its daemon locked
 _MOST_HEADER = 4096
+_NEWEST = "! queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0"
+# By way of YV12, so that every picture is copied: a decoder pads its own, and y4menc writes the padding out. The matrix
+# is settled here because the format has no word for it.
 _TAIL = (
-    "! queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0 ! videoconvert "
-    "! video/x-raw,format=I420 ! y4menc ! multipartmux boundary=picture ! fdsink fd=1 sync=false"
+    "! videoconvert ! video/x-raw,format=YV12 ! videoconvert ! video/x-raw,format=I420,colorimetry=bt709 "
+    "! y4menc ! multipartmux boundary=picture ! fdsink fd=1 sync=false"
 )
 _CSI = (
     "nvarguscamerasrc sensor-id={sensor} ! video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1 "
@@ -47,7 +50,7 @@ _CSI = (
 _RTP = (
     "udpsrc address={address} port={port} "
     "caps=application/x-rtp,media=video,clock-rate=90000,encoding-name={name},payload={payload} "
-    "! rtpjitterbuffer latency=50 drop-on-latency=true ! {depay} ! decodebin"
+    "! rtpjitterbuffer latency=50 drop-on-latency=true ! {depay} ! decodebin{convert}"
 )
 _CODECS = {
     "h264": ("H264", 96, "rtph264depay"),
@@ -68,17 +71,50 @@ def gstreamer(where: str) -> str:
             return rest
 
 
-class Pipeline:
-    """A GStreamer pipeline without its sink: frames until it fails, which is the caller's to mend.
+def has_gstreamer() -> bool:
+    """Whether GStreamer's launcher is installed."""
+    return shutil.which("gst-launch-1.0") is not None
 
-    A pipeline silent for ``READ_S`` (``START_S`` before its first picture) is killed with all that it started.
+
+def network(where: str) -> str:
+    """Return the pipeline that reads a network stream."""
+    if where.startswith("rtsp"):
+        source = f"rtspsrc location={shlex.quote(where)} latency=50 drop-on-latency=true ! decodebin"
+    else:
+        source = f"uridecodebin uri={shlex.quote(where)}"
+    return source + _from_device_memory()
+
+
+def recording(path: Path) -> str:
+    """Return the pipeline that reads a file."""
+    return f"filesrc location={shlex.quote(str(path))} ! decodebin{_from_device_memory()}"
+
+
+def srt(where: str) -> str:
+    """Return the pipeline that calls, or listens for, a stream over SRT; ``srt://:9000`` listens everywhere."""
+    where = re.sub(r"(?i)^srt://:", "srt://0.0.0.0:", where)
+    return f"srtsrc uri={shlex.quote(where)} ! decodebin{_from_device_memory()}"
+
+
+def _from_device_memory() -> str:
+    """A board's decoders leave pictures in device memory, which only its own converter reads."""
+    return " ! nvvidconv ! video/x-raw,format=I420" if Path("/etc/nv_tegra_release").exists() else ""
+
+
+class Pipeline:
+    """A GStreamer pipeline without its sink: frames until it fails; the caller opens it again.
+
+    A pipeline silent for ``READ_S`` (``START_S`` before its first picture) is killed with all that it started. One that
+    is not ``live`` reads a recording: every picture, at the time that the frame rate gives it. One that
+    ``listens`` waits for its sender.
     """
 
-    live = True
     count = None
 
-    def __init__(self, description: str, name: str) -> None:
+    def __init__(self, description: str, name: str, *, live: bool = True, listens: bool = False) -> None:
         self.name = name
+        self.live = live
+        self.listens = listens
         try:
             self._description = shlex.split(description)
         except ValueError as error:
@@ -88,7 +124,7 @@ class Pipeline:
         last = " ".join(self._description).rpartition("!")[2].split()[0]
         if last.endswith("sink"):
             raise UsageError(f"{name}: ends in {last}; leave the sink out, the pictures are read from a pipe")
-        if shutil.which("gst-launch-1.0") is None:
+        if not has_gstreamer():
             raise MissingError(
                 "gst-launch-1.0 is not installed; run: sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good"
             )
@@ -96,23 +132,28 @@ class Pipeline:
 
     def frames(self) -> Iterator[Frame]:
         """Start the child and read until it ends. Raises SourceError with what it said last."""
-        cv2 = opencv()
         self.close()
         number = 0
         shape: _Shape | None = None
-        self._child = child = _Child(self.name, [*self._description, *_TAIL.split()])
+        tail = [*(_NEWEST.split() if self.live else []), *_TAIL.split()]
+        self._child = child = _Child(self.name, [*self._description, *tail])
         try:
             while True:
-                length = child.part(READ_S if number else START_S)
-                captured_ns, captured_utc_ns = time.monotonic_ns(), time.time_ns()
+                try:
+                    length = child.part(READ_S if number else LISTEN_S if self.listens else START_S)
+                except _EndError:
+                    if self.live or not number:
+                        raise
+                    return
+                captured_ns, captured_utc_ns = time.monotonic_ns(), time.time_ns() if self.live else None
                 part = child.read(length)
                 if shape is None:
                     shape = _Shape.parse(part, self.name)
                     part = part[part.index(b"\n") + 1 :]
-                elif length != shape.size + len(_PICTURE):  # y4menc does not repeat its header: only a restart tells
+                elif length != shape.size + len(_PICTURE):  # y4menc does not repeat its header: only a restart shows it
                     raise SourceError(f"{self.name}: the pictures changed their size from {shape}; starting again")
-                pixels = cv2.cvtColor(shape.planes(part), cv2.COLOR_YUV2BGR_I420)
-                yield Frame(pixels, number, captured_ns, captured_utc_ns, order="bgr")
+                media_ns = None if self.live else shape.media_ns(number)
+                yield Frame(shape.planes(part), number, captured_ns, captured_utc_ns, media_ns=media_ns)
                 number += 1
         finally:
             self.close()
@@ -133,13 +174,27 @@ class _Shape:
 
     width: int
     height: int
+    rate: tuple[int, int] = (0, 1)
+    pixel_aspect: float = 1.0
 
     @classmethod
     def parse(cls, part: bytes, name: str) -> _Shape:
-        found = re.match(rb"YUV4MPEG2 [^\n]*?\bW(\d+) H(\d+)[^\n]*\nFRAME\n", part)
+        found = re.match(rb"YUV4MPEG2 [^\n]*?\bW(\d+) H(\d+)([^\n]*)\nFRAME\n", part)
         if found is None:
             raise SourceError(f"{name}: the pipeline gives no pictures but {part[:20]!r}; end it in raw video")
-        return cls(int(found[1]), int(found[2]))
+        rate = re.search(rb" F(\d+):([1-9]\d*)", found[3])
+        aspect = re.search(rb" A([1-9]\d*):([1-9]\d*)", found[3])
+        return cls(
+            int(found[1]),
+            int(found[2]),
+            (int(rate[1]), int(rate[2])) if rate else (0, 1),
+            int(aspect[1]) / int(aspect[2]) if aspect else 1.0,
+        )
+
+    def media_ns(self, number: int) -> int | None:
+        """The time of a recording's picture, None where the rate is not stated."""
+        frames, seconds = self.rate
+        return number * seconds * 1_000_000_000 // frames if frames else None
 
     def __str__(self) -> str:
         return f"{self.width} x {self.height}"
@@ -153,17 +208,18 @@ class _Shape:
         luma, chroma = self._strides
         return (luma + chroma) * (self.height + self.height % 2)
 
-    def planes(self, part: bytes) -> NDArray[np.uint8]:
-        """Return ``[height * 3 / 2, width]`` without padding, of even width and height, as OpenCV wants it."""
+    def planes(self, part: bytes) -> Planes:
+        """Return the picture's planes without their padding."""
         raw = np.frombuffer(part, np.uint8, offset=len(_PICTURE))
-        width, height = self.width & ~1, self.height & ~1
         luma, chroma = self._strides
-        if (luma, chroma * 2, self.height) == (width, width, height):
-            return raw.reshape(height * 3 // 2, width)
         rows = self.height + self.height % 2
-        grey = raw[: luma * rows].reshape(rows, luma)[:height, :width]
-        colour = raw[luma * rows :].reshape(2, rows // 2, chroma)[:, : height // 2, : width // 2]
-        return np.concatenate([grey.ravel(), colour.ravel()]).reshape(height * 3 // 2, width)
+        grey = raw[: luma * rows].reshape(rows, luma)[: self.height, : self.width]
+        colours = raw[luma * rows :].reshape(2, rows // 2, chroma)[:, :, : (self.width + 1) // 2]
+        return Planes(grey, (colours[0], colours[1]), "bt709", pixel_aspect=self.pixel_aspect)
+
+
+class _EndError(SourceError):
+    """The pipeline came to its end."""
 
 
 class _Child:
@@ -246,7 +302,7 @@ class _Child:
                 if chunk:
                     return chunk
                 self._hear_out()
-                raise SourceError(f"{self._name}: the pipeline ended{self._complaint()}; check it with gst-launch-1.0")
+                raise _EndError(f"{self._name}: the pipeline ended{self._complaint()}; check it with gst-launch-1.0")
 
     def _hear_out(self) -> None:
         """Take what the ended child still had to say."""
@@ -278,7 +334,7 @@ def _csi(where: str) -> str:
 
 
 def _rtp(where: str) -> str:
-    """RTP tells neither its codec nor its clock, so both are settled here: H.264 unless told otherwise."""
+    """RTP states neither its codec nor its clock, so both are settled here: H.264 unless ``?codec=`` names another."""
     parts = urlsplit(where)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     codec = _CODECS.get(given.pop("codec", "h264"))
@@ -292,4 +348,7 @@ def _rtp(where: str) -> str:
             "for anything else write the pipeline: gst://udpsrc port=5004 caps=… ! …"
         )
     name, payload, depay = codec
-    return _RTP.format(address=parts.hostname or "0.0.0.0", port=port, name=name, payload=payload, depay=depay)  # noqa: S104 - as jetson-utils' rtp://@ says
+    address = parts.hostname or "0.0.0.0"  # noqa: S104 - as jetson-utils' rtp://@ says
+    return _RTP.format(
+        address=address, port=port, name=name, payload=payload, depay=depay, convert=_from_device_memory()
+    )

@@ -54,7 +54,7 @@ class VideoFile:
 
     def frames(self) -> Iterator[Frame]:
         """Decode picture by picture. Raises SourceError at the end of a recording that stops before it should."""
-        decoder = Decoder(self._stream, listening=False)
+        decoder = Decoder(self._stream.codec_context, self._stream, listening=False)
         clock = _MediaClock(self._stream, self._stated_interval_ns())
         number = whole = 0
         for packet in self._packets():

@@ -6,16 +6,19 @@ import glob
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
-from urllib.parse import parse_qsl
+from urllib.parse import urlsplit
 
 from overflight.runtime.errors import UsageError
 from overflight.runtime.redact import redact
 from overflight.runtime.sources.camera import Camera
+from overflight.runtime.sources.decoder import has_pyav
 from overflight.runtime.sources.image import SUFFIXES as STILL_SUFFIXES
-from overflight.runtime.sources.mosaic import WINDOW_PX, Mosaic, is_mosaic
+from overflight.runtime.sources.mosaic import Mosaic, View, is_mosaic
 from overflight.runtime.sources.network import LiveVideo
-from overflight.runtime.sources.pipeline import Pipeline, gstreamer
+from overflight.runtime.sources.pipeline import Pipeline, gstreamer, has_gstreamer, network, recording, srt
 from overflight.runtime.sources.recording import VideoFile
+from overflight.runtime.sources.rtsp import RtspVideo
+from overflight.runtime.sources.snapshots import Snapshots
 from overflight.runtime.sources.stills import Stills, natural_order
 from overflight.runtime.sources.testcard import TestCard
 
@@ -27,9 +30,10 @@ if TYPE_CHECKING:
 
 GRAMMAR = (
     "file.mp4, folder/, 'pattern*.jpg', mosaic.tif, /dev/video0, v4l2:///dev/v4l/by-id/NAME, csi://0, rtsp://…, "
-    "udp://@:5600, rtp://@:5004, 'gst://PIPELINE', test://"
+    "udp://@:5600, rtp://@:5004, rtmp://0.0.0.0:1935/live/KEY?listen, srt://:9000?mode=listener, "
+    "http://CAMERA/PICTURE.jpg, 'gst://PIPELINE', test://"
 )
-_NETWORK = frozenset({"rtsp", "rtsps", "rtmp", "udp", "tcp", "srt", "http", "https"})
+_NETWORK = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "http", "https"})
 _DEVICE = re.compile(r"(?:/dev/)?video\d+|\d+|/dev/v4l/by-(?:id|path)/[^/]+")
 
 
@@ -74,15 +78,33 @@ def open_source(where: str) -> Source:
         case "v4l2":
             return _device(rest, where)
         case "file":
-            return _path(*_with_window(rest))
+            return _path(*_with_view(rest))
         case "gst" | "csi" | "rtp":
             return Pipeline(gstreamer(where), redact(where))
-        case network if network in _NETWORK:
-            return LiveVideo(where, redact(where))
+        case stream if stream in _NETWORK:
+            return _stream(stream, where, redact(where))
         case "":
             return _device(where, where) if where.startswith(("/dev/video", "/dev/v4l/")) else _path(where)
         case unknown:
             raise UsageError(f"{redact(where)}: unknown kind of source {unknown!r}; expected one of: {GRAMMAR}")
+
+
+def _stream(scheme: str, where: str, name: str) -> Source:
+    """Choose the reader of a network stream. SRT is GStreamer's: PyAV's wheels are built without it."""
+    if scheme == "srt":
+        return Pipeline(srt(where), name, listens="mode=listener" in where)
+    if scheme in {"http", "https"} and Path(urlsplit(where).path).suffix.lower() in STILL_SUFFIXES:
+        return Snapshots(where, name)
+    if not has_pyav():
+        return Pipeline(network(where), name)
+    return RtspVideo(where, name) if scheme in {"rtsp", "rtsps"} else LiveVideo(where, name)
+
+
+def _recording(path: Path) -> Source:
+    """A board reads recordings with GStreamer: PyAV cannot be part of its archive."""
+    if has_pyav() or not has_gstreamer():
+        return VideoFile(path)
+    return Pipeline(recording(path), str(path), live=False)
 
 
 def _device(device: str, where: str) -> Source:
@@ -91,29 +113,32 @@ def _device(device: str, where: str) -> Source:
     return Camera(f"/dev/video{device}" if device.isdigit() else str(Path("/dev") / device), where)
 
 
-def _with_window(where: str) -> tuple[str, int]:
-    """Split ``mosaic.tif?window=512`` of a file:// address."""
+def _with_view(where: str) -> tuple[str, View | None]:
+    """Split ``mosaic.tif?window=512&bands=4,3,2&stretch=0,3000`` of a file:// address."""
     path, _, query = where.partition("?")
     if not query:
-        return where, WINDOW_PX
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    window = given.pop("window", "")
-    if given or not window.isdigit() or not int(window) or Path(path).suffix.lower() not in {".tif", ".tiff"}:
-        raise UsageError(f"{where}: not understood; expected file://mosaic.tif?window={WINDOW_PX}")
-    return path, int(window)
+        return where, None
+    try:
+        if Path(path).suffix.lower() not in {".tif", ".tiff"}:
+            raise ValueError("options are for mosaics alone")
+        return path, View.parse(query)
+    except ValueError as error:
+        raise UsageError(
+            f"{where}: {error}; expected file://mosaic.tif?window=1024&bands=3,2,1&stretch=0,3000"
+        ) from error
 
 
-def _path(where: str, window: int = WINDOW_PX) -> Source:
+def _path(where: str, view: View | None = None) -> Source:
     try:
         path = Path(where).expanduser()
     except RuntimeError:  # ~nobody: a user without a home
         path = Path(where)
     if path.is_dir():
         return Stills.of_folder(path)
-    if path.is_file() and is_mosaic(path, window):
-        return Mosaic(path, window)
+    if path.is_file() and (view is not None or is_mosaic(path)):
+        return Mosaic(path, view=view)
     if path.is_file():
-        return Stills(where, [path]) if path.suffix.lower() in STILL_SUFFIXES else VideoFile(path)
+        return Stills(where, [path]) if path.suffix.lower() in STILL_SUFFIXES else _recording(path)
     found = sorted((Path(name) for name in glob.glob(str(path))), key=natural_order)  # noqa: PTH207 - Path.glob takes no absolute pattern
     stills = [name for name in found if name.is_file()]
     if stills:

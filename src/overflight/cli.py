@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "classify": ("runtime", "Say what pictures show."),
     "embed": ("runtime", "Write the unit embeddings of pictures into a file."),
     "verify": ("runtime", "Check a bundle's files and replay known frames through its engine."),
+    "fetch": ("export", "Bring a published model by name: download, export and prove it."),
     "export": ("export", "Turn a checkpoint into a bundle, and prove it."),
     "calibrate": ("calibration", "Quantise a bundle's image tower on real frames, and prove it."),
     "build": ("export", "Build the engines of this device, prove each, and let the fastest fly."),

@@ -74,7 +74,9 @@ class Update:
             if current is not None and (staged.sha256, staged_bank.sha256) == (current.bundle, current.bank):
                 return Outcome("unchanged", current, self.deployments.before(current), notes=notes)
             self._refuse_in_flight()
-            proof = self._prove(staged, place, fresh_bundle=current is None or staged.sha256 != current.bundle)
+            if current is None or staged.sha256 != current.bundle:
+                notes += self._build(staged)
+            proof = self._prove(staged, place)
             self._refuse_in_flight()
             made = self.deployments.add(staged, staged_bank, place)
             restarted = self._try(made, current, bank_only=current is not None and staged.sha256 == current.bundle)
@@ -147,11 +149,18 @@ class Update:
         if not self.force:
             self.running.refuse_in_flight()
 
-    def _prove(self, staged: Bundle, bank: Path, *, fresh_bundle: bool) -> str:
-        """Build the engine where it is new, and observe a few frames, each in a process of its own."""
-        if fresh_bundle and self.build:
-            self.report("building and checking the engines of this device")
-            self._run("overflight", "build", str(staged.directory), "--json")
+    def _build(self, staged: Bundle) -> tuple[str, ...]:
+        """Build and check the engines of this device, in a process of its own; return what there is to say."""
+        if not self.build:
+            return ()
+        if staged.manifest.calibrated is None:
+            return ("no engine was built, because the bundle was never calibrated: the fp32 reference is used",)
+        self.report("building and checking the engines of this device")
+        self._run("overflight", "build", str(staged.directory), "--json")
+        return ()
+
+    def _prove(self, staged: Bundle, bank: Path) -> str:
+        """Observe a few frames, in a process of its own; return what was used."""
         self.report("checking that it observes frames")
         said = self._run("overflight.station.deploy.prove", str(staged.directory), str(bank))
         return said.strip().splitlines()[-1] if said.strip() else ""

@@ -1,4 +1,7 @@
-"""Telemetry files made to crash, stall or exhaust their reader: each is refused in one line, soon, in little memory."""
+"""Telemetry files made to crash, stall or exhaust their reader: each is refused in one line, soon, in little memory.
+
+Covers: runtime/pose/refusals.py.
+"""
 
 from __future__ import annotations
 

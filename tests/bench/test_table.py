@@ -45,6 +45,8 @@ def test_a_starved_subject_is_marked_and_compared_with_nothing(row: Callable[...
     assert "starved" in summary(rows)
     with pytest.raises(UsageError, match="no subject"):
         compare(rows, rows, "transformers_torch:fp32")
+    with pytest.raises(UsageError, match="can be compared"):
+        compare(rows[:1], rows)
 
 
 def test_only_the_newest_run_of_a_model_is_shown(row: Callable[..., Row]) -> None:

@@ -1,4 +1,8 @@
-"""From frames to an enriched bundle, and every way that can be interrupted or refused."""
+"""From frames to an enriched bundle, and every way that can be interrupted or refused.
+
+Covers: calibration/checkpointing.py, calibration/commands/calibrate.py, calibration/repeat.py,
+calibration/sensitivity.py, calibration/write_bundle.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Quantising the authored tower: exact where it must be exact, near where it may be near."""
+"""Quantising the authored tower: exact where it must be exact, near where it may be near.
+
+Covers: calibration/clip.py, calibration/emulate.py, calibration/graph.py, calibration/halve.py,
+calibration/ranges.py, calibration/recipe.py, calibration/smooth.py.
+"""
 
 from __future__ import annotations
 

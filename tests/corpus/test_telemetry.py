@@ -1,4 +1,8 @@
-"""The telemetry corpus: every input gives what expected.json says of it, value by value, and can be made again."""
+"""The telemetry corpus: every input gives what expected.json says of it, value by value, and can be made again.
+
+Covers: runtime/pose/attitude_tags.py, runtime/pose/dataflash.py, runtime/pose/exif.py, runtime/pose/source.py,
+runtime/pose/stills.py, runtime/pose/tag_blocks.py, runtime/pose/tag_values.py, runtime/pose/xmp.py.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from overflight.runtime.pose.stills import read_still
 
 HERE = Path(__file__).parent / "telemetry"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((HERE / "expected.json").read_text())
-TRACKS = {".tlog", ".bin", ".log", ".klv"}
+TRACKS = {".tlog", ".bin", ".log", ".klv", ".csv"}
 
 
 def angles(attitude: Attitude | None) -> list[float] | None:

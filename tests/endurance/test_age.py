@@ -1,8 +1,8 @@
 """Age: with an engine far slower than the camera, the newest decision stays young for as long as it is flown.
 
-``OVERFLIGHT_ENDURANCE_S=600 pytest -s tests/endurance/test_age.py`` flies ten minutes. The sender burns its monotonic
-clock into every picture, so ages are from the making of the picture to the decision: encoder, network and decoder
-included, and no arrival stamp is trusted.
+``OVERFLIGHT_ENDURANCE_S=600 pytest -m slow -s tests/endurance/test_age.py`` flies ten minutes. The sender draws
+its monotonic clock into every picture, so ages are from the making of the picture to the decision: encoder, network
+and decoder included, and no arrival stamp is trusted.
 """
 
 from __future__ import annotations

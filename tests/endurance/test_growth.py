@@ -1,7 +1,7 @@
 """Growth: a hundred thousand frames leave no more in memory, and no more files open, than a thousand.
 
-``OVERFLIGHT_ENDURANCE_FRAMES=100000 pytest -s tests/endurance/test_growth.py`` flies them all, over the tiny engine of
-the tests and through the whole run path: source, resize, engine, match, decide, events, journal.
+``OVERFLIGHT_ENDURANCE_FRAMES=100000 pytest -m slow -s tests/endurance/test_growth.py`` runs them all, with the tiny
+engine of the tests, through the whole run path: source, resize, engine, match, decide, events, journal.
 ``OVERFLIGHT_ENDURANCE_BUNDLE`` names a bundle to be flown instead.
 """
 

@@ -1,7 +1,7 @@
 """Power cuts: killed at random moments, on a full disk and on one that turned read-only, a flight can be read.
 
-``OVERFLIGHT_ENDURANCE_KILLS=50 pytest -s tests/endurance/test_power_cut.py`` kills fifty times. ``kill -9`` is what a
-program can show; that the file system keeps what was synced is the kernel's promise.
+``OVERFLIGHT_ENDURANCE_KILLS=50 pytest -m slow -s tests/endurance/test_power_cut.py`` kills fifty times. ``kill -9``
+is what a program can show; that the file system keeps what was synced is the kernel's promise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Building engines on this machine: proven, timed, chosen; and what a fault or a kill leaves."""
+"""Building engines on this machine: proven, timed, chosen; and what a fault or a kill leaves.
+
+Covers: export/candidates.py, export/commands/build.py, export/diagnose.py, export/timing.py,
+runtime/evaluation/holdout.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checkpoints: what is read from disk, and what a broken one is answered with."""
+"""Checkpoints: what is read from disk, and what a broken one is answered with.
+
+Covers: export/outside.py, export/settings.py, export/tensors.py.
+"""
 
 from __future__ import annotations
 

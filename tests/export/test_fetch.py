@@ -1,4 +1,7 @@
-"""Checkpoints from the hub: only what is needed, resumed where it stopped, one line where there is no network."""
+"""Checkpoints from the hub: only what is needed, resumed where it stopped, one line where there is no network.
+
+Covers: export/commands/fetch.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The file a graph becomes: valid protobuf written by hand, weights inside or beside it."""
+"""The file a graph becomes: valid protobuf written by hand, weights inside or beside it.
+
+Covers: export/tower.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`overflight labels` and `overflight similarity`, as a person calls them."""
+"""`overflight labels` and `overflight similarity`, as a person calls them.
+
+Covers: export/commands/labels.py, export/commands/similarity.py, export/similarity.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A label file is read as its author meant it, and every mistake is told with its line."""
+"""A label file is read as its author meant it, and every mistake is told with its line.
+
+Covers: export/label_lines.py, export/tables.py.
+"""
 
 from __future__ import annotations
 

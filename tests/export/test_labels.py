@@ -1,4 +1,7 @@
-"""A label file becomes a bank whose vectors are the ensembles it asks for, or a full list of its mistakes."""
+"""A label file becomes a bank whose vectors are the ensembles it asks for, or a full list of its mistakes.
+
+Covers: export/prompts.py.
+"""
 
 from __future__ import annotations
 

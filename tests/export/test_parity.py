@@ -1,4 +1,8 @@
-"""Authored towers answer as transformers does: against committed vectors everywhere, live where torch is installed."""
+"""Authored towers answer as transformers does: against committed vectors everywhere, live where torch is installed.
+
+Covers: export/layouts/transformers_clip.py, export/layouts/transformers_siglip.py,
+export/layouts/transformers_tensors.py, export/reference.py, export/reference_maths.py.
+"""
 
 from __future__ import annotations
 

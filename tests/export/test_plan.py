@@ -1,4 +1,7 @@
-"""TensorRT's builder: the logic on a fake, the graphs on TensorRT for RTX, which parses and builds without a GPU."""
+"""TensorRT's builder: the logic on a fake, the graphs on TensorRT for RTX, which parses and builds without a GPU.
+
+Covers: export/derive.py.
+"""
 
 from __future__ import annotations
 

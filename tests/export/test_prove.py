@@ -1,4 +1,7 @@
-"""The proof fails when it should."""
+"""The proof fails when it should.
+
+Covers: export/reference_numpy.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tokenising gives the reference's ids, tells what was cut, and what the vocabulary cannot spell."""
+"""Tokenising gives the reference's ids, tells what was cut, and what the vocabulary cannot spell.
+
+Covers: export/text_cleaning.py.
+"""
 
 from __future__ import annotations
 

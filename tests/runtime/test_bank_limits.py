@@ -1,4 +1,7 @@
-"""Bounds of a label bank: whatever its bytes say, a bank is usable or a BankError."""
+"""Bounds of a label bank: whatever its bytes say, a bank is usable or a BankError.
+
+Covers: runtime/bounded.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Bundles: torn, foreign and damaged ones are named; whole ones open."""
+"""Bundles: torn, foreign and damaged ones are named; whole ones open.
+
+Covers: runtime/json_input.py.
+"""
 
 from __future__ import annotations
 

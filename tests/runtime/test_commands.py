@@ -1,4 +1,8 @@
-"""The runtime's commands as an operator meets them: answers, one-line errors, exit codes."""
+"""The runtime's commands as an operator meets them: answers, one-line errors, exit codes.
+
+Covers: runtime/commands/classify.py, runtime/commands/embed.py, runtime/commands/flight.py, runtime/commands/run.py,
+runtime/embeddings.py, runtime/errors.py, runtime/overflight.py, runtime/paths.py, runtime/progress.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Faults: a bad day in one flight, every fault named, no conclusion from a bad frame."""
+"""Faults: a bad day in one flight, every fault named, no conclusion from a bad frame.
+
+Covers: runtime/sources/testcard.py.
+"""
 
 from __future__ import annotations
 

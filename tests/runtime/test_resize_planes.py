@@ -1,4 +1,7 @@
-"""Planes meet the tower as the exact way would have it: converted in float at full size, then filtered."""
+"""Planes meet the tower as the exact way would have it: converted in float at full size, then filtered.
+
+Covers: runtime/planes.py, runtime/resampling.py, runtime/sources/depth.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The engine store and the choice of what flies."""
+"""The engine store and the choice of what flies.
+
+Covers: runtime/engines/record.py, runtime/engines/target.py.
+"""
 
 from __future__ import annotations
 

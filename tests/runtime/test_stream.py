@@ -1,4 +1,7 @@
-"""The stream: newest frame, honest drops, no conclusion from a bad frame, a camera that comes back."""
+"""The stream: newest frame, honest drops, no conclusion from a bad frame, a camera that comes back.
+
+Covers: runtime/frame.py, runtime/observe.py, runtime/sources/capture.py.
+"""
 
 from __future__ import annotations
 

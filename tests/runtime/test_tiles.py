@@ -1,4 +1,7 @@
-"""Tiles: every piece of a frame judged in one engine call, besides the whole."""
+"""Tiles: every piece of a frame judged in one engine call, besides the whole.
+
+Covers: runtime/window.py.
+"""
 
 from __future__ import annotations
 
@@ -109,13 +112,12 @@ def test_a_grid_that_is_none_is_refused(text: str) -> None:
         Tiling.parse(text)
 
 
-def test_a_mosaic_tells_its_ground_sample_distance() -> None:
-    """In metric coordinates; degrees are no metres."""
+def test_a_window_of_a_mosaic_has_a_ground_sample_distance() -> None:
+    """The one that its georeference gives; a window without one has none."""
     pixels = np.zeros((4, 4, 3), np.uint8)
-    utm = Window(0, 0, 4, 4, (0.0, 0.05, 0.0, 0.0, 0.0, -0.05), 32633)
-    degrees = Window(0, 0, 4, 4, (0.0, 1e-6, 0.0, 0.0, 0.0, -1e-6), 4326)
-    assert window_gsd_m(Frame(pixels, 0, 0, window=utm)) == pytest.approx(0.05)
-    assert window_gsd_m(Frame(pixels, 0, 0, window=degrees)) is None
+    placed = Window(0, 0, 4, 4, (0.0, 0.05, 0.0, 0.0, 0.0, -0.05), 32633, gsd_m=0.05)
+    assert window_gsd_m(Frame(pixels, 0, 0, window=placed)) == 0.05
+    assert window_gsd_m(Frame(pixels, 0, 0, window=Window(0, 0, 4, 4))) is None
     assert window_gsd_m(Frame(pixels, 0, 0)) is None
 
 

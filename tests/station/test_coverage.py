@@ -1,4 +1,7 @@
-"""Coverage: areas, gaps, holes and cells, compared with figures that can be worked out by hand."""
+"""Coverage: areas, gaps, holes and cells, compared with figures that can be worked out by hand.
+
+Covers: station/commands/coverage.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The demo: everything it promises is there, and is what it says."""
+"""The demo: everything it promises is there, and is what it says.
+
+Covers: station/commands/demo.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The report: whole, self-contained and harmless, whatever the flight holds."""
+"""The report: whole, self-contained and harmless, whatever the flight holds.
+
+Covers: station/commands/report.py, station/page.py.
+"""
 
 from __future__ import annotations
 

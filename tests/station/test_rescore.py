@@ -1,4 +1,7 @@
-"""Rescoring: the same bank gives the same labels and events as in flight, another bank its own."""
+"""Rescoring: the same bank gives the same labels and events as in flight, another bank its own.
+
+Covers: station/commands/rescore.py.
+"""
 
 from __future__ import annotations
 

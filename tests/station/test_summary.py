@@ -1,4 +1,7 @@
-"""A flight's figures."""
+"""A flight's figures.
+
+Covers: station/pictures.py.
+"""
 
 from __future__ import annotations
 

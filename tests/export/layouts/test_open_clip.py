@@ -1,4 +1,9 @@
-"""open_clip's layout: every setting that its loader reads, against open_clip's own loading, resizing and tokenising."""
+"""open_clip's layout: every setting that its loader reads, against open_clip's own loading, resizing and tokenising.
+
+Covers: export/author_resnet.py, export/layouts/modified_resnet.py, export/layouts/open_clip_settings.py,
+export/layouts/open_clip_tensors.py, export/layouts/timm_siglip.py, export/preprocessing.py,
+export/reference_open_clip.py, export/tokenizer_files.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Matching and deciding: the formulas, and "unknown"."""
+"""Matching and deciding: the formulas, and "unknown".
+
+Covers: runtime/decisions/decide.py.
+"""
 
 from __future__ import annotations
 

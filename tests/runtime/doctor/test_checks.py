@@ -1,4 +1,7 @@
-"""The doctor on this machine, on recreated boards, and on boards broken in the ways that boards are broken."""
+"""The doctor on this machine, on recreated boards, and on boards broken in the ways that boards are broken.
+
+Covers: runtime/commands/doctor.py, runtime/doctor/installation.py, runtime/doctor/probe.py, runtime/engines/gpu.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The memory plan beside what really happens."""
+"""The memory plan beside what really happens.
+
+Covers: runtime/doctor/tower.py, runtime/engines/heap.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Both device-memory backends against fake libraries that check how they are called. Not run on a real GPU."""
+"""Both device-memory backends against fake libraries that check how they are called. Not run on a real GPU.
+
+Covers: runtime/engines/cuda_memory.py, runtime/engines/pycuda_memory.py.
+"""
 
 from __future__ import annotations
 

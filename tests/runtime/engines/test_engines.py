@@ -1,4 +1,7 @@
-"""The engines beside the reference: OpenVINO on this processor, ONNX Runtime CUDA on a fake one."""
+"""The engines beside the reference: OpenVINO on this processor, ONNX Runtime CUDA on a fake one.
+
+Covers: runtime/engines/engine.py, runtime/engines/openvino.py, runtime/engines/ort.py, runtime/engines/ort_cuda.py.
+"""
 
 from __future__ import annotations
 

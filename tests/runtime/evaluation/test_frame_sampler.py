@@ -1,4 +1,7 @@
-"""Gathering frames from whatever was filmed."""
+"""Gathering frames from whatever was filmed.
+
+Covers: runtime/evaluation/duplicates.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Thresholds: what was promised about alarms holds on what was seen, and labelled frames are parted."""
+"""Thresholds: what was promised about alarms holds on what was seen, and labelled frames are parted.
+
+Covers: runtime/commands/thresholds.py.
+"""
 
 from __future__ import annotations
 

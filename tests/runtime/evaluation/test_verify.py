@@ -1,4 +1,7 @@
-"""``overflight verify``: files, golden vectors, and the engine that would fly."""
+"""``overflight verify``: files, golden vectors, and the engine that would fly.
+
+Covers: runtime/commands/verify.py.
+"""
 
 from __future__ import annotations
 

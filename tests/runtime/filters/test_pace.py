@@ -1,4 +1,7 @@
-"""Pace: fewer frames where fewer will do, stamps that reach back to the exposure, a gate that knows its price."""
+"""Pace: fewer frames where fewer will do, stamps that reach back to the exposure, a gate that knows its price.
+
+Covers: runtime/filters/similarity.py.
+"""
 
 from __future__ import annotations
 

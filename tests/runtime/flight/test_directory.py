@@ -1,4 +1,7 @@
-"""The flight directory: complete at the end, readable after the worst end."""
+"""The flight directory: complete at the end, readable after the worst end.
+
+Covers: runtime/flight/live_line.py, runtime/flight/log.py, runtime/records.py.
+"""
 
 from __future__ import annotations
 

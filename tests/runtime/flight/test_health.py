@@ -1,4 +1,7 @@
-"""The health server: what it says is true, and no client can hold it, fill it or crash it."""
+"""The health server: what it says is true, and no client can hold it, fill it or crash it.
+
+Covers: runtime/deadline.py, runtime/flight/control_token.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The journal: what is kept, what is shed first, and what no reader could decode; with its reader."""
+"""The journal: what is kept, what is shed first, and what no reader could decode; with its reader.
+
+Covers: runtime/flight/journal_reader.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A whole flight with telemetry and a link: from a video and its subtitles to a web server and a map."""
+"""A whole flight with telemetry and a link: from a video and its subtitles to a web server and a map.
+
+Covers: runtime/flight/banks.py, runtime/links/dispatch.py.
+"""
 
 from __future__ import annotations
 

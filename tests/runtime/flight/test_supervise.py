@@ -1,4 +1,7 @@
-"""Looking after a flight: health, metrics, the service manager, and a new bank in flight."""
+"""Looking after a flight: health, metrics, the service manager, and a new bank in flight.
+
+Covers: runtime/flight/gauges.py, runtime/flight/run.py, runtime/flight/systemd.py.
+"""
 
 from __future__ import annotations
 

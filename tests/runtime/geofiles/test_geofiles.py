@@ -1,4 +1,8 @@
-"""Map files, opened by GDAL: an independent reader."""
+"""Map files, opened by GDAL: an independent reader.
+
+Covers: runtime/geofiles/export.py, runtime/geofiles/geojson.py, runtime/geofiles/geometry.py,
+runtime/geofiles/geopackage.py, runtime/geofiles/kml.py, runtime/geofiles/layers.py, runtime/geofiles/table.py.
+"""
 
 from __future__ import annotations
 

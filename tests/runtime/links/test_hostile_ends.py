@@ -1,4 +1,7 @@
-"""Links under attack: damaged outboxes, servers that never end an answer, banks that crash their reader."""
+"""Links under attack: damaged outboxes, servers that never end an answer, banks that crash their reader.
+
+Covers: runtime/links/courier.py, runtime/links/outbox_repair.py, runtime/links/webhook.py.
+"""
 
 from __future__ import annotations
 

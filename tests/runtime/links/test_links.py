@@ -1,4 +1,8 @@
-"""Each link against its real other end."""
+"""Each link against its real other end.
+
+Covers: runtime/links/address.py, runtime/links/cot.py, runtime/links/mavlink.py, runtime/links/mqtt.py,
+runtime/links/ros2.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The outbox: order, bounds, and what a killed process leaves."""
+"""The outbox: order, bounds, and what a killed process leaves.
+
+Covers: runtime/event.py, runtime/links/message.py.
+"""
 
 from __future__ import annotations
 

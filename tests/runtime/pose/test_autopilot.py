@@ -1,4 +1,7 @@
-"""MAVLink telemetry: a live autopilot on loopback, a ground station's log, and what the messages mean."""
+"""MAVLink telemetry: a live autopilot on loopback, a ground station's log, and what the messages mean.
+
+Covers: runtime/pose/telemetry.py, runtime/pose/tlog.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Footprints against published test vectors and an independent geodesy."""
+"""Footprints against published test vectors and an independent geodesy.
+
+Covers: runtime/pose/camera_model.py, runtime/pose/geodesy.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tracks: interpolation, extrapolation and what is said of an old pose."""
+"""Tracks: interpolation, extrapolation and what is said of an old pose.
+
+Covers: runtime/pose/record.py.
+"""
 
 from __future__ import annotations
 

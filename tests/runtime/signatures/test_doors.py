@@ -1,4 +1,7 @@
-"""The doors of a machine that trusts a key: files, the watched folder, HTTP, MQTT, and the commands."""
+"""The doors of a machine that trusts a key: files, the watched folder, HTTP, MQTT, and the commands.
+
+Covers: runtime/commands/keys.py, runtime/commands/sign.py, runtime/signatures/signing.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""minisign's formats, held to the standard tool in both directions."""
+"""minisign's formats, held to the standard tool in both directions.
+
+Covers: runtime/signatures/secret_key.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Network cameras through PyAV: nobody there, somebody mute, a changed picture size: never a hang."""
+"""Network cameras through PyAV: nobody there, somebody mute, a changed picture size: never a hang.
+
+Covers: runtime/sources/capture_clock.py, runtime/sources/network.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Sources: every picture in order, and one line about whatever is none."""
+"""Sources: every picture in order, and one line about whatever is none.
+
+Covers: runtime/sources/snapshots.py,
+runtime/sources/decoder.py, runtime/sources/image.py, runtime/sources/recording.py, runtime/sources/source.py,
+runtime/sources/stills.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The archive's directory: adding, listing, removing, and what a killed or a second command leaves."""
+"""The archive's directory: adding, listing, removing, and what a killed or a second command leaves.
+
+Covers: station/archive/check.py, station/archive/index.py, station/archive/ingest.py, station/archive/pictures.py,
+station/archive/rows.py, station/archive/segment.py, station/archive/sources.py, station/commands/archive.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Deploying over a real sshd: cut connections, a full disk, a bundle that does not fly, and the way back."""
+"""Deploying over a real sshd: cut connections, a full disk, a bundle that does not fly, and the way back.
+
+Covers: station/commands/deploy.py, station/deploy/deployments.py, station/deploy/owner.py, station/deploy/prove.py,
+station/deploy/remote.py, station/deploy/running.py, station/deploy/staging.py.
+"""
 
 from __future__ import annotations
 

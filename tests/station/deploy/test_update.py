@@ -1,4 +1,7 @@
-"""Updating on the aircraft: staged, proven, switched in one step, and back."""
+"""Updating on the aircraft: staged, proven, switched in one step, and back.
+
+Covers: station/commands/update.py.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from overflight.runtime.bank import BankHeader, Label, LabelBank
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import BundleError, OverflightError, SignatureError, UsageError
 from overflight.runtime.flight.gauges import Status
@@ -285,6 +290,31 @@ def test_a_running_flight_is_switched_and_switched_back(
     assert again is not None
     assert again.fresh
     assert update.deployments.history()[-1].action == "failed"
+
+
+@pytest.mark.slow
+def test_the_engines_are_built_on_the_aircraft(aircraft: Aircraft, calibrated_bundle: Bundle, tmp_path: Path) -> None:
+    """A calibrated bundle gets its engines there, and the fastest that passes is proven by frames."""
+    from overflight.runtime.store import Store
+
+    vectors = np.eye(2, calibrated_bundle.manifest.width, dtype=np.float32)
+    manifest = calibrated_bundle.manifest
+    labels = tuple(Label(text, (text,)) for text in ("one", "other"))
+    names = (1, "two", manifest.name, manifest.tower)
+    header = BankHeader(*names, manifest.activation, manifest.logit_scale, manifest.logit_bias, labels)
+    LabelBank.make(header, vectors).save(tmp_path / "two.safetensors")
+    update = aircraft.update(running=NO_FLIGHT, build=True)
+    outcome = update.take(str(calibrated_bundle.directory), str(tmp_path / "two.safetensors"))
+    staged = Bundle.open(aircraft.home / "deployments" / "current" / "bundle")
+    default = Store(staged, aircraft.home).default()
+    assert default is not None
+    assert outcome.proof.startswith(f"{default.record.target} {default.record.precision}")
+
+
+def test_a_bundle_that_was_never_calibrated_builds_no_engines(aircraft: Aircraft, make_bundle: MakeBundle) -> None:
+    """It has no frames to check engines on; that is said, and the reference is used."""
+    outcome = aircraft.update(running=NO_FLIGHT, build=True).take(str(make_bundle("first").directory), None)
+    assert any("never calibrated" in note for note in outcome.notes)
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
-"""Reviews: decisions by number, several reviewers, and merging of copies."""
+"""Reviews: decisions by number, several reviewers, and merging of copies.
+
+Covers: station/commands/review.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Search: what is found, what is not, and how hits are filtered, grouped and exported."""
+"""Search: what is found, what is not, and how hits are filtered, grouped and exported.
+
+Covers: station/commands/search.py, station/search/cutoff.py, station/search/dictionary.py, station/search/export.py,
+station/search/filters.py, station/search/matrix.py, station/search/report.py, station/search/terms.py,
+station/search/wall.py.
+"""
 
 from __future__ import annotations
 

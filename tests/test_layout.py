@@ -1,4 +1,4 @@
-"""The house itself: rooms, links, openings, and the command line's own table."""
+"""The layout of the repository: folders, links, module docstrings, mirrored tests, and the table of commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import click
@@ -25,6 +26,16 @@ def test_a_room_is_its_folder(room: str) -> None:
     """``overflight.runtime`` is the folder ``runtime/``."""
     module = importlib.import_module(f"overflight.{room}")
     assert Path(str(module.__file__)).resolve().parent == ROOT / room
+
+
+@pytest.mark.parametrize("name", ["overflight", "overflight.runtime"])
+def test_what_is_exported_is_sorted_real_and_documented(name: str) -> None:
+    """``__all__`` names what exists, in order, and the site's reference describes every class of it."""
+    module = importlib.import_module(name)
+    assert module.__all__ == sorted(module.__all__)
+    reference = (ROOT / "docs" / "reference" / "index.md").read_text()
+    for export in module.__all__:
+        assert not isinstance(getattr(module, export), type) or f"::: {name}.{export}\n" in reference
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -55,6 +66,30 @@ def test_every_command_is_in_the_table() -> None:
     files = [path for room in ROOMS for path in (ROOT / room / "commands").glob("*.py")]
     defined = {path.stem for path in files if re.search(r"^def command\(", path.read_text(), re.MULTILINE)}
     assert defined == set(COMMANDS)
+
+
+@cache
+def covered() -> frozenset[str]:
+    """Return the modules that test files name after "Covers:" in their opening docstring."""
+    named = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        opening = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\nCovers: ")[2]
+        named |= set(re.findall(r"[\w/]+\.py", opening.partition("\n\n")[0]))
+    return frozenset(named)
+
+
+@pytest.mark.parametrize("room", ["runtime", "export", "calibration", "station"])
+def test_every_module_has_a_test_that_a_stranger_finds(room: str) -> None:
+    """tests/FOLDER/test_MODULE.py, or a test file that names the module after "Covers:" in its opening docstring."""
+    modules = [path.relative_to(ROOT) for path in (ROOT / room).rglob("*.py") if path.stem != "__init__"]
+    mirrors = {path for path in modules if (ROOT / "tests" / path.parent / f"test_{path.stem}.py").is_file()}
+    missing = sorted(str(path) for path in modules if path not in mirrors and str(path) not in covered())
+    assert not missing, 'add tests/<folder>/test_<module>.py, or name the module after "Covers:" in a test\'s docstring'
+
+
+def test_what_tests_say_they_cover_exists() -> None:
+    """A module that was renamed or removed is named no longer."""
+    assert sorted(name for name in covered() if not (ROOT / name).is_file()) == []
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -93,7 +128,7 @@ def test_help_loads_no_room() -> None:
     assert not {name for name in loaded if name == "numpy" or name.startswith(tuple(f"overflight.{r}" for r in ROOMS))}
 
 
-def test_an_unknown_command_is_used_wrongly() -> None:
+def test_an_unknown_command_is_a_usage_error() -> None:
     """Exit code 2, and no traceback."""
     done = run("-m", "overflight", "fry")
     assert done.returncode == 2
