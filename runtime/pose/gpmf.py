@@ -69,7 +69,7 @@ def _payload(file: BinaryIO, place: int, size: int) -> bytes:
 
 def _add_hero(track: PoseTrack, streams: dict[str, list[Row]], start_ns: int, length_ns: int) -> None:
     """Add a Hero's fixes, spread evenly over their payload; GPSF says 0 where the receiver had none."""
-    if streams.get("GPSF", [(3.0,)])[0][0] < 2:
+    if (streams.get("GPSF") or [(3.0,)])[0][0] < 2:
         return
     rows = streams.get("GPS9") or streams.get("GPS5", [])
     dilution = streams.get("GPSP", [(0.0,)])[0][0] / 100  # of GPS5; a row of GPS9 has its own
