@@ -11,7 +11,9 @@ import click
 @click.argument("bank", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The bank to be written.")
 @click.option("--flight", "flights", type=click.Path(path_type=Path), multiple=True, help="An unlabelled flight.")
-@click.option("--rate", type=float, default=1.0, show_default=True, help="False alarms per hour and label at most.")
+@click.option(
+    "--rate", type=float, default=1.0, show_default=True, help="False alarms per hour at most, of each label."
+)
 @click.option("--examples", type=click.Path(path_type=Path), help="CSV or JSONL of image (or frame) and label.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Embeds the images; the default model's when left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
@@ -24,11 +26,12 @@ def command(
     bundle: Path | None,
     as_json: bool,
 ) -> None:
-    """Find how sure each label must be, from flights or labelled frames.
+    """Fit the threshold of each label, from flights or labelled frames.
 
-    Flights that showed nothing but background tell where false alarms end; their embeddings are scored again, so any
-    bank of the same model will do. A file of labelled frames (images, or frame numbers of one --flight) tells where a
-    label begins.
+    From flights that show none of the labels: the rate of false alarms of each label is at most --rate, with 95 %
+    confidence. That takes 3 hours of flight for a rate of 1 per hour, 6 for 0.5; less is refused. Their embeddings are
+    scored again, so any bank of the same model will do. From a file of labelled frames (images, or frame numbers of
+    one --flight): where F1 is best.
 
     \b
     overflight thresholds bank.safetensors --flight flights/monday --rate 0.5 -o strict.safetensors
@@ -54,7 +57,10 @@ def command(
     elif flights:
         seen = read_flights(flights, loaded)
         made, fitted = fit_background(loaded, seen, rate)
-        circumstance = f"from {len(seen.embeddings)} looks in {seen.hours:.2f} h, at most {rate:g} alarms per hour"
+        circumstance = (
+            f"from {len(seen.embeddings)} frames in {seen.hours:.2g} h: each label at most {rate:g} alarms per hour "
+            "with 95 % confidence, if these flights show none of the labels and later ones are like them"
+        )
     else:
         raise UsageError("thresholds: nothing to learn from; name --flight DIR or --examples FILE")
     made.save(out)

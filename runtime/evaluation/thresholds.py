@@ -1,8 +1,8 @@
-"""Thresholds: how sure a label must be, found from flights instead of guessed.
+"""Thresholds: how sure a label must be, fitted on flights or on labelled frames instead of guessed.
 
-From unlabelled flights: each label's scores over everything that was seen, of which nearly all is background; the
-threshold is set where the alarms that would have been given are as few as asked for. From a few labelled frames: where
-the label's own frames and all others are parted best.
+From unlabelled flights that show none of the labels: the threshold is set where the rate of false alarms is, with 95 %
+confidence, at most the requested one. That takes three hours of flight for a rate of one per hour, six for half of it,
+and less is refused. From a few labelled frames: where the label's own frames are separated from all others best.
 """
 
 from __future__ import annotations
@@ -36,29 +36,32 @@ _ROUNDING = 1e-3  # of a cosine: journals keep embeddings in 16 bit
 class Fitted(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was found for one label.
 
-    ``threshold`` None: nothing could be found, the bank's stays. From flights: ``alarms`` that the flights would have
-    given at it, and ``alarms_per_hour_most``, the rate that lies above the true one with 95 % confidence (Poisson), if
-    nothing of what was seen was the label. From labelled frames: ``precision`` and ``recall`` over ``positives`` of
-    them.
+    ``threshold`` None: nothing could be found, the bank's stays. From flights: the ``alarms`` at this threshold over
+    ``hours``, and the interval that contains the true rate with 90 % confidence, so that it is at most
+    ``alarms_per_hour_most`` with 95 %: if the flights showed none of the label, alarms are independent, and later
+    flights are like these. From labelled frames: ``precision`` and ``recall`` over ``positives`` of them.
     """
 
     label: str
     threshold: float | None
     before: float | None = None
     alarms: int | None = None
+    hours: float | None = None
+    alarms_per_hour_least: float | None = None
     alarms_per_hour_most: float | None = None
     positives: int | None = None
     precision: float | None = None
     recall: float | None = None
 
     def line(self) -> str:
-        """Say it in one line."""
+        """Return what was found in one line."""
         if self.threshold is None:
             return f"{self.label}: not seen; its threshold stays"
         text = f"{self.label}: {self.threshold:.4g}"
-        if self.alarms_per_hour_most is not None:
+        if self.alarms is not None and self.hours:
             return (
-                f"{text}, {self.alarms} alarms in these flights, below {self.alarms_per_hour_most:.2g} per hour (95 %)"
+                f"{text}, {self.alarms} alarms in {self.hours:.2g} h: {self.alarms / self.hours:.2g} per hour, "
+                f"90 % interval {self.alarms_per_hour_least:.2g} to {self.alarms_per_hour_most:.2g}"
             )
         return f"{text}, precision {self.precision:.2f}, recall {self.recall:.2f} over {self.positives} examples"
 
@@ -85,7 +88,10 @@ class Example:
 
 
 def read_flights(flights: Sequence[Path], bank: LabelBank) -> Seen:
-    """Join the embeddings of flights one behind the other. Raises UsageError for those of another tower."""
+    """Join the embeddings of flights one after the other, by their own clocks.
+
+    Raises UsageError for flights of another tower, and for frames without a time.
+    """
     from overflight.runtime.flight.directory import JOURNAL
     from overflight.runtime.flight.journal_reader import JournalReader
 
@@ -97,7 +103,12 @@ def read_flights(flights: Sequence[Path], bank: LabelBank) -> Seen:
         for observation, vector, _ in JournalReader(flight / JOURNAL).frames():
             if vector is None:
                 continue
-            now = (observation.captured_ns if observation.media_ns is None else observation.media_ns) / 1e9
+            if observation.moment_ns is None:
+                raise UsageError(
+                    f"{flight}: frame {observation.frame} has no time, so a rate per hour cannot be measured; "
+                    "use videos, or stills with an Exif time, or --examples"
+                )
+            now = observation.moment_ns / 1e9
             step = GAP_S if previous is None else min(max(0.0, now - previous), GAP_S)
             seconds.append((seconds[-1] if seconds else 0.0) + step)
             vectors.append(vector)
@@ -108,22 +119,41 @@ def read_flights(flights: Sequence[Path], bank: LabelBank) -> Seen:
 
 
 def fit_background(bank: LabelBank, seen: Seen, rate_per_hour: float) -> tuple[LabelBank, list[Fitted]]:
-    """Set each label's threshold where ``seen`` would have given at most ``rate_per_hour`` alarms of it.
+    """Set each label's threshold where its false alarms are at most ``rate_per_hour``, with 95 % confidence.
 
-    Where fewer hours were flown than one alarm needs, it lies above everything seen.
+    The threshold lies above the alarm that, as an order statistic, bounds the rate (exact Poisson limit). Raises
+    UsageError where so few hours cannot show so low a rate, whatever the threshold.
     """
-    if rate_per_hour <= 0:
+    if not rate_per_hour > 0:
         raise UsageError(f"--rate {rate_per_hour:g}: expected more than 0 false alarms per hour")
-    allowed = int(rate_per_hour * seen.hours)
+    none = poisson_most(0)
+    if rate_per_hour * seen.hours < none:
+        lowest = f"--rate {none / seen.hours:.2g} or more" if seen.hours else "flights with a clock"
+        raise UsageError(
+            f"--rate {rate_per_hour:g}: takes {none / rate_per_hour:.2g} h of flight to show with 95 % confidence, got "
+            f"{seen.hours:.2g} h; add flights that show none of the labels, or ask for {lowest}"
+        )
+    allowed = 0
+    while poisson_most(allowed + 1) <= rate_per_hour * seen.hours:
+        allowed += 1
     scores = judge(bank, seen.embeddings)
     fitted = []
     for label, column, scale in zip(bank.header.labels, scores.T, bank.scales, strict=True):
         if label.background:
             continue
         peaks = _peaks(seen.seconds, column)
-        threshold = _between(peaks, allowed, float(scale) * _ROUNDING)
-        most = _poisson_most(min(allowed, len(peaks))) / seen.hours if seen.hours else math.inf
-        fitted.append(Fitted(label.text, threshold, label.threshold, min(allowed, len(peaks)), most))
+        alarms = min(allowed, len(peaks))
+        fitted.append(
+            Fitted(
+                label.text,
+                _between(peaks, allowed, float(scale) * _ROUNDING),
+                label.threshold,
+                alarms,
+                seen.hours,
+                poisson_least(alarms) / seen.hours,
+                poisson_most(alarms) / seen.hours,
+            )
+        )
     return _with_thresholds(bank, fitted), fitted
 
 
@@ -252,16 +282,23 @@ def _between(peaks: NDArray[np.float64], allowed: int, rounding: float) -> float
     return float(1 / (1 + np.exp(-logit)))
 
 
-def _poisson_most(count: int) -> float:
-    """Return the mean that would give so few events in 5 % of all cases (exact upper limit, by bisection)."""
+def poisson_most(count: int) -> float:
+    """Return the mean at which so few events come in 5 % of all cases: the exact upper limit with 95 % confidence."""
+    return _poisson_mean(count, 1 - _CONFIDENCE)
+
+
+def poisson_least(count: int) -> float:
+    """Return the mean at which so many events come in 5 % of all cases: the exact lower limit with 95 % confidence."""
+    return _poisson_mean(count - 1, _CONFIDENCE) if count else 0.0
+
+
+def _poisson_mean(count: int, chance: float) -> float:
+    """Return the mean at which at most ``count`` events have this chance, by bisection."""
     low, high = 0.0, count + 10 * math.sqrt(count + 1) + 10
     for _ in range(60):
         mean = (low + high) / 2
-        term, total = math.exp(-mean), 0.0
-        for k in range(count + 1):
-            total += term
-            term *= mean / (k + 1)
-        low, high = (mean, high) if total > 1 - _CONFIDENCE else (low, mean)
+        total = sum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(count + 1))
+        low, high = (mean, high) if total > chance else (low, mean)
     return high
 
 

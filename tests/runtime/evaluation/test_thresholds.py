@@ -25,10 +25,11 @@ from overflight.runtime.evaluation.thresholds import (
     Example,
     Seen,
     _peaks,
-    _poisson_most,
     fit_background,
     fit_examples,
     judge,
+    poisson_least,
+    poisson_most,
     read_examples,
     read_flights,
 )
@@ -51,20 +52,48 @@ def units(count: int, width: int, seed: int) -> NDArray[np.float32]:
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 1000), st.floats(1, 200))
+@given(st.integers(0, 1000), st.floats(20, 200))
 def test_the_flights_themselves_give_no_more_alarms_than_asked_for(seed: int, rate: float) -> None:
     """Counted again with the new bank, alarm by alarm."""
     bank = random_bank(5)
     seen = Seen(np.arange(0, 600, 0.5), units(1200, 16, seed))
     fitted_bank, fitted = fit_background(bank, seen, rate)
-    allowed = int(rate * seen.hours)
     scores = judge(fitted_bank, seen.embeddings)
     for label, column, item in zip(fitted_bank.header.labels, scores.T, fitted, strict=True):
         assert label.threshold is not None
         heights = _peaks(seen.seconds, np.where(column >= label.threshold, column, 0.0))
-        assert len(heights) <= allowed
+        assert len(heights) == item.alarms or item.alarms == 0 == len(heights)
+        assert item.alarms_per_hour_least is not None
         assert item.alarms_per_hour_most is not None
-        assert item.alarms_per_hour_most > (item.alarms or 0) / seen.hours
+        assert item.alarms_per_hour_least <= len(heights) / seen.hours < item.alarms_per_hour_most <= rate
+
+
+def test_the_promised_rate_holds_on_later_flights() -> None:
+    """Of 300 flights of 4 hours each, at most about 5 % give more than the promised 2 alarms per hour later on."""
+    random = np.random.default_rng(8)
+    bank, broken = random_bank(1, 3), 0
+    for _ in range(300):
+        count = random.poisson(4 * 30)  # 30 possible alarms an hour, of which the threshold decides
+        seconds = np.sort(random.uniform(0, 4 * 3600, count))
+        seconds[[0, -1]] = 0, 4 * 3600
+        vectors = random.normal(size=(count, 3)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        made, _ = fit_background(bank, Seen(seconds, vectors), 2.0)
+        later = random.normal(size=(20_000, 3)).astype(np.float32)
+        later /= np.linalg.norm(later, axis=1, keepdims=True)
+        cosines = later @ made.vectors[0]
+        scores = 1 / (1 + np.exp(-(10 * cosines - 5)))
+        share = float((scores >= (made.header.labels[0].threshold or 0)).mean())
+        broken += 30 * share > 2.0
+    assert 1 <= broken <= 24
+
+
+@pytest.mark.parametrize(("rate", "hours"), [(1.0, 2.9), (0.5, 5.9), (0.5, 0.04), (1.0, 0.0)])
+def test_too_few_hours_are_refused(rate: float, hours: float) -> None:
+    """The message says how many hours it takes, and what these can show."""
+    seen = Seen(np.linspace(0, hours * 3600, 19), units(19, 16, 1))
+    with pytest.raises(UsageError, match=f"takes {2.9957 / rate:.2g} h of flight .* got {hours:.2g} h"):
+        fit_background(random_bank(2), seen, rate)
 
 
 def test_looks_next_to_each_other_are_one_alarm() -> None:
@@ -78,7 +107,13 @@ def test_looks_next_to_each_other_are_one_alarm() -> None:
 @pytest.mark.parametrize(("count", "most"), [(0, 2.9957), (1, 4.7439), (5, 10.5130), (20, 29.0621)])
 def test_the_promised_rate_is_the_exact_poisson_limit(count: int, most: float) -> None:
     """One-sided 95 %, as tables of the chi-square distribution give it (half its quantile at 2n + 2 degrees)."""
-    assert _poisson_most(count) == pytest.approx(most, abs=1e-3)
+    assert poisson_most(count) == pytest.approx(most, abs=1e-3)
+
+
+@pytest.mark.parametrize(("count", "least"), [(0, 0.0), (1, 0.0513), (5, 1.9701), (20, 13.2547)])
+def test_the_lower_limit_is_exact_too(count: int, least: float) -> None:
+    """Half the chi-square quantile of 5 % at 2n degrees."""
+    assert poisson_least(count) == pytest.approx(least, abs=1e-3)
 
 
 def test_examples_are_parted(colour_bank: LabelBank) -> None:
@@ -141,11 +176,16 @@ def test_the_command_makes_a_bank_that_is_silent_over_what_it_saw(
         fly(overflight, where, tmp_path / "first")
         before = [observation.label for observation in overflight.stream(where)]
     runner = CliRunner()
+    refused = runner.invoke(command, [str(bank), "--flight", str(tmp_path / "first"), "-o", str(tmp_path / "a")])
+    assert isinstance(refused.exception, UsageError)
+    assert "takes 3 h of flight" in str(refused.exception)
+    rate = str(3.0 / read_flights([tmp_path / "first"], colour_bank).hours)
     made = runner.invoke(
-        command, [str(bank), "--flight", str(tmp_path / "first"), "-o", str(tmp_path / "fitted.safetensors")]
+        command,
+        [str(bank), "--flight", str(tmp_path / "first"), "--rate", rate, "-o", str(tmp_path / "fitted.safetensors")],
     )
     assert made.exit_code == 0, made.output
-    assert "0 alarms in these flights" in made.output
+    assert ", 0 alarms in " in made.output
     assert any(before)
     with Overflight.load(colour_bundle, tmp_path / "fitted.safetensors") as overflight:
         assert not any(observation.label for observation in overflight.stream(where))
