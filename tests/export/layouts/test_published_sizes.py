@@ -31,7 +31,7 @@ large = pytest.mark.skipif(
 def test_open_clip_agrees_with_a_bare_file(
     name: str, open_clip: Any, torch: Any, build: Callable[..., Any], clip_tokenizer: Path, tmp_path: Path
 ) -> None:
-    """A state dict as a training leaves it, read with --like; open_clip loads the same file into its own architecture."""
+    """A state dict as a training leaves it, read with --like; open_clip loads the same file by its own name."""
     path = tmp_path / "weights.pt"
     model = build(open_clip.get_model_config(name))
     torch.save({"epoch": 1, "state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}}, path)
