@@ -13,6 +13,7 @@ from overflight.export.prompts import DEFAULT, template_names
 
 if TYPE_CHECKING:
     from overflight.export.labels import Compilation
+    from overflight.runtime.bank import LabelBank
 
 
 @click.command()
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     type=click.Choice(template_names()),
     help=f"The published forms for labels whose file names none; the model's own, else {DEFAULT}, when left out.",
 )
+@click.option("--no-defaults", is_flag=True, help="Leave out the model's own threshold and background.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
     labels: Path | None,
     bundle: Path | None,
     out: Path | None,
     templates: str | None,
+    no_defaults: bool,
     as_json: bool,
     examples: tuple[str, ...],
     background: tuple[Path, ...],
@@ -45,7 +48,8 @@ def command(
     """Compile a label file into a label bank.
 
     LABELS is a .txt file with one label per line, or TOML with groups, templates, prompts, background and thresholds.
-    Mistakes are listed with their lines; nothing is written then.
+    Labels without a threshold get the model's own, and every bank its background for pictures without a view, where
+    the bundle has them. Mistakes are listed with their lines; nothing is written then.
 
     With --examples, labels are made from folders of pictures (16 are a good start) and a background, and joined with
     those of LABELS, if given. What cross-validation measured is printed; contradictory examples are refused.
@@ -69,7 +73,7 @@ def command(
     opened = Bundle.open(bundle or default_bundle(), signed=False)
     file = read_label_file(labels, read_templates(templates or opened.manifest.templates or DEFAULT))
     with _Bar(shown=not as_json) as bar:
-        compilation = compile_file(file, opened, bar.update)
+        compilation = compile_file(file, opened, bar.update, defaults=not no_defaults)
     path = out or bank_path(labels)
     save_bank(compilation.bank, path)
     seconds = time.perf_counter() - started
@@ -182,6 +186,8 @@ def _to_json(compilation: Compilation, path: Path, seconds: float) -> str:
         "tower": bank.header.tower,
         "templates": bank.header.templates,
         "labels": labels,
+        "threshold": bank.header.threshold,
+        "background": [label.text for label in bank.header.labels if label.background],
         "warnings": compilation.warnings,
         "seconds": seconds,
     }
@@ -215,3 +221,17 @@ def _show(compilation: Compilation, path: Path, seconds: float) -> None:
     click.echo(
         f"{path}: {len(compilation.rows)} labels for {compilation.bank.header.model}, {size:.1f} kB, {seconds:.1f} s"
     )
+    click.echo(_decisions(compilation.bank))
+
+
+def _decisions(bank: LabelBank) -> str:
+    """Say what decides for labels without a threshold of their own."""
+    from overflight.runtime.decisions.decide import LEAST_SCORE
+
+    if bank.header.threshold is None:
+        return (
+            "no default threshold: without one of its own a label is reported only as the best of all, at a score of "
+            f"{LEAST_SCORE:g} or more; fit thresholds with: overflight thresholds"
+        )
+    names = ", ".join(label.text for label in bank.header.labels if label.background and not label.prompts)
+    return f"the model's own threshold {bank.header.threshold:g}, and background: {names or 'none'}"
