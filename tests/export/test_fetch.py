@@ -20,7 +20,7 @@ import pytest
 
 from overflight.export.fetch import locate, locate_tokenizer
 from overflight.runtime.bundle import Bundle
-from overflight.runtime.errors import MissingError
+from overflight.runtime.errors import MissingError, UsageError
 
 Tiny = Callable[..., Path]
 pytest.importorskip("huggingface_hub")
@@ -212,9 +212,9 @@ def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("source", ["absent", "/absent/place", "a/b/c", "../x"])
 def test_what_is_neither_a_path_nor_an_id_is_refused(source: str) -> None:
     """Nothing is asked of the network for a path."""
-    with pytest.raises(MissingError, match="no such directory"):
+    with pytest.raises(UsageError, match="no such directory"):
         locate(source)
-    with pytest.raises(MissingError, match="no such directory"):
+    with pytest.raises(UsageError, match="no such directory"):
         locate_tokenizer(source)
 
 
