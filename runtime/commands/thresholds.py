@@ -6,13 +6,20 @@ from pathlib import Path
 
 import click
 
+from overflight.runtime.finite import Finite
+
 
 @click.command()
 @click.argument("bank", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The bank to be written.")
 @click.option("--flight", "flights", type=click.Path(path_type=Path), multiple=True, help="An unlabelled flight.")
 @click.option(
-    "--rate", type=float, default=1.0, show_default=True, help="False alarms per hour at most, of each label."
+    "--rate",
+    metavar="N",
+    type=Finite(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="False alarms per hour and label at most.",
 )
 @click.option("--examples", type=click.Path(path_type=Path), help="CSV or JSONL of image (or frame) and label.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Embeds the images; the default model's when left out.")
@@ -26,7 +33,7 @@ def command(
     bundle: Path | None,
     as_json: bool,
 ) -> None:
-    """Fit the threshold of each label, from flights or labelled frames.
+    """Fit the thresholds of a label bank to flights or labelled frames.
 
     From flights that show none of the labels: the rate of false alarms of each label is at most --rate, with 95 %
     confidence. That takes 3 hours of flight for a rate of 1 per hour, 6 for 0.5; less is refused. Their embeddings are
@@ -48,6 +55,7 @@ def command(
         read_examples,
         read_flights,
     )
+    from overflight.runtime.flight.directory import read_record
 
     loaded = LabelBank.load(bank)
     if examples is not None:
@@ -55,6 +63,8 @@ def command(
             made, fitted = fit_examples(loaded, read_examples(examples, embed))
         circumstance = f"from the labelled frames of {examples}"
     elif flights:
+        for flight in flights:
+            read_record(flight)
         seen = read_flights(flights, loaded)
         made, fitted = fit_background(loaded, seen, rate)
         circumstance = (
