@@ -45,7 +45,7 @@ class TowerGraph:
 
     @classmethod
     def open(cls, path: Path) -> TowerGraph:
-        """Read a graph with its weights. Raises BundleError for what is not one."""
+        """Read a graph with its weights. Raises BundleError for another kind of file."""
         onnx = load_onnx()
         try:
             return cls(onnx.load(str(path)))

@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("runtime", "Check a bundle's files and replay known frames through its engine."),
     "fetch": ("export", "Bring a published model by name: download, export and prove it."),
     "export": ("export", "Turn a checkpoint into a bundle, and prove it."),
-    "calibrate": ("calibration", "Quantise a bundle's image tower on real frames, and prove it."),
+    "calibrate": ("calibration", "Quantise a bundle's image tower with real frames, and measure its fidelity."),
     "build": ("export", "Build the engines of this device, prove each, and let the fastest fly."),
     "similarity": ("export", "Compare a picture with texts."),
     "labels": ("export", "Compile a label file into a label bank."),
@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Show which ground flights covered, how often and how fine, and where a searched area has gaps.",
     ),
     "report": ("station", "Write a flight's report: one page that needs nothing else."),
-    "bench": ("bench", "Measure what a frame costs, beside the peers and the physical limit."),
+    "bench": ("bench", "Measure the cost of a frame, compared with other libraries and the machine's limit."),
     "flight": ("runtime", "Work with what a flight left."),
 }
 
