@@ -16,6 +16,7 @@ import msgspec
 from overflight import __version__
 from overflight.export.author import author_image, author_text
 from overflight.export.checkpoint import AS_FOUND, Checkpoint, Reading
+from overflight.export.default_decisions import ship_decisions
 from overflight.export.describe import describe
 from overflight.export.graph import OPSET
 from overflight.export.labels import compile_bank
@@ -67,6 +68,7 @@ def export(
             directory, model, find_reference(opened, model), lambda share: report("proving both towers", share)
         )
         tower = opened.hash_tensors(lambda share: report("hashing the checkpoint", share))
+        ship_decisions(checkpoint, directory, tower)
         manifest = _manifest(model, name or checkpoint.resolve().name, tower, parity, tuple(opened.notes))
         manifest = msgspec.structs.replace(manifest, origin=origin, templates=templates)
         sealed = seal(directory, manifest)

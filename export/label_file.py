@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIXES = (".txt", ".toml")
-_TOP = frozenset({"name", "templates", "threshold", "background", "labels", "groups"})
+_TOP = frozenset({"name", "templates", "threshold", "default_threshold", "background", "labels", "groups"})
 _GROUP = frozenset({"exclusive", "templates", "threshold", "labels"})
 _LABEL = frozenset({"text", "prompts", "templates", "threshold"})
 
@@ -38,7 +38,8 @@ class LabelEntry:
 class LabelFile:
     """The labels of one file, and the groups of which one label at most is true.
 
-    An entry's ``line`` counts lines of a file, or the labels of a list: ``place`` says which.
+    An entry's ``line`` counts lines of a file, or the labels of a list: ``place`` says which. ``default_threshold``
+    replaces the model's own.
     """
 
     source: str
@@ -46,6 +47,7 @@ class LabelFile:
     entries: tuple[LabelEntry, ...]
     exclusive: tuple[str, ...] = ()
     place: str = "line"
+    default_threshold: float | None = None
 
 
 class Mistakes:
@@ -175,6 +177,7 @@ class _Reader:
             self.mistakes.add(line, f"name: {clean.reason}")
         templates = self.read_templates(table, self.templates, self.places.key("templates", 0))
         threshold = self.read_threshold(table, None, self.places.key("threshold", 0))
+        default = self.read_threshold(table, None, self.places.key("default_threshold", 0), "default_threshold")
         entries = self.read_labels(table, templates, threshold, None, 0)
         groups = table.get("groups", {})
         if not isinstance(groups, dict):
@@ -187,7 +190,7 @@ class _Reader:
         if all(entry.background for entry in entries):
             _refuse_empty(self.origin)
         exclusive = tuple(group for group, content in groups.items() if content.get("exclusive"))
-        return LabelFile(self.origin, str(clean), tuple(entries), exclusive)
+        return LabelFile(self.origin, str(clean), tuple(entries), exclusive, default_threshold=default)
 
     def read_group(self, group: str, table: object, templates: Templates, threshold: float | None) -> list[LabelEntry]:
         line = self.places.group(group)
@@ -281,12 +284,14 @@ class _Reader:
         number = len(self.own) + 1
         return self.own.setdefault(forms, Templates("own" if number == 1 else f"own-{number}", forms))
 
-    def read_threshold(self, table: dict[str, Any], inherited: float | None, line: int) -> float | None:
-        value = table.get("threshold")
+    def read_threshold(
+        self, table: dict[str, Any], inherited: float | None, line: int, key: str = "threshold"
+    ) -> float | None:
+        value = table.get(key)
         if value is None:
             return inherited
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-            self.mistakes.add(line, f"threshold: got {value!r}, expected a score between 0 and 1")
+            self.mistakes.add(line, f"{key}: got {value!r}, expected a score between 0 and 1")
             return inherited
         return float(value)
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
+from overflight.export.default_decisions import DefaultDecisions, read_decisions
 from overflight.export.encode import TextEncoder
 from overflight.export.label_file import SUFFIXES, LabelEntry, LabelFile, Mistakes, from_list, read_label_file
 from overflight.export.prompts import DEFAULT, Templates, is_sentence, read_templates
@@ -58,14 +60,21 @@ class Compilation:
 
 
 def compile_bank(
-    path: str | os.PathLike[str], bundle: Bundle, *, templates: str = DEFAULT, progress: Progress | None = None
+    path: str | os.PathLike[str],
+    bundle: Bundle,
+    *,
+    templates: str = DEFAULT,
+    defaults: bool = True,
+    progress: Progress | None = None,
 ) -> LabelBank:
     """Compile a ``.txt`` or TOML label file for a bundle's towers.
 
-    ``templates`` names the shipped set for labels whose file names none. Raises UsageError that lists every mistake of
+    ``templates`` names the shipped set for labels whose file names none; without ``defaults`` the bank has neither the
+    model's threshold nor its background. Raises UsageError that lists every mistake of
     the file with its line.
     """
-    return compile_file(read_label_file(Path(path), read_templates(templates)), bundle, progress).bank
+    file = read_label_file(Path(path), read_templates(templates))
+    return compile_file(file, bundle, progress, defaults=defaults).bank
 
 
 def compile_labels(
@@ -74,13 +83,16 @@ def compile_labels(
     *,
     templates: str = DEFAULT,
     name: str = "labels",
+    defaults: bool = True,
     progress: Progress | None = None,
 ) -> LabelBank:
     """Compile label texts for a bundle's towers; the rules are those of a ``.txt`` file."""
-    return compile_file(from_list(texts, read_templates(templates), name), bundle, progress).bank
+    return compile_file(from_list(texts, read_templates(templates), name), bundle, progress, defaults=defaults).bank
 
 
-def compile_file(file: LabelFile, bundle: Bundle, progress: Progress | None = None) -> Compilation:
+def compile_file(
+    file: LabelFile, bundle: Bundle, progress: Progress | None = None, *, defaults: bool = True
+) -> Compilation:
     """Compile what was read: mean of each label's unit prompt embeddings, normalised again.
 
     The ensemble is CLIP's (Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
@@ -92,8 +104,12 @@ def compile_file(file: LabelFile, bundle: Bundle, progress: Progress | None = No
     ends = np.cumsum([len(entry) for entry in prompts])
     embedded = np.split(vectors, ends[:-1])
     means = np.stack([_unit_mean(part) for part in embedded])
-    bank = LabelBank.make(_header(file, bundle), means)
-    cosines = bank.vectors @ bank.vectors.T
+    header, background = _with_decisions(_header(file, bundle), read_decisions(bundle) if defaults else None)
+    if file.default_threshold is not None:
+        header = msgspec.structs.replace(header, threshold=file.default_threshold)
+    bank = LabelBank.make(header, means if background is None else np.concatenate([means, background]))
+    texts = bank.vectors[: len(means)]
+    cosines = texts @ texts.T
     near = _near_duplicates(file.entries, prompts, embedded, cosines)
     return Compilation(bank, _rows(bank, prompts, cosines), (*warnings, *near))
 
@@ -200,8 +216,29 @@ def _header(file: LabelFile, bundle: Bundle) -> BankHeader:
     )
 
 
+def _with_decisions(
+    header: BankHeader, decisions: DefaultDecisions | None
+) -> tuple[BankHeader, NDArray[np.float32] | None]:
+    """Add the model's threshold and background labels to a header; return it with the background's vectors."""
+    if decisions is None or not decisions.background:
+        return header, None
+    taken = {label.text for label in header.labels}
+    labels = tuple(
+        Label(
+            one.name if one.name not in taken else f"{one.name} (background)",
+            background=True,
+            logit_scale=one.logit_scale,
+            logit_bias=one.logit_bias,
+        )
+        for one in decisions.background
+    )
+    vectors = np.array([one.vector for one in decisions.background], np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return msgspec.structs.replace(header, labels=header.labels + labels, threshold=decisions.threshold), vectors
+
+
 def _rows(bank: LabelBank, prompts: list[list[Prompt]], cosines: NDArray[np.float32]) -> tuple[CompiledLabel, ...]:
-    labels = bank.header.labels
+    labels = bank.header.labels[: len(prompts)]
     if len(labels) == 1:
         return (CompiledLabel(labels[0], len(prompts[0]), None, None),)
     others = np.where(np.eye(len(labels), dtype=bool), -np.inf, cosines)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", envvar="OVERFLIGHT_SOURCE")
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
@@ -81,6 +81,7 @@ def command(
     SOURCE is a file, a folder, a quoted pattern, mosaic.tif, /dev/video0, csi://0, rtsp://…, udp://@:5600,
     rtp://@:5004, 'gst://PIPELINE' (a GStreamer pipeline without its sink) or test://. A live source is followed until
     SIGTERM or Ctrl-C, its newest frame first; any other is read to its end.
+    Without SOURCE, the variable OVERFLIGHT_SOURCE names it, which keeps a password out of the list of processes.
 
     \b
     overflight run flight.mp4 --labels bank.safetensors --out flights/first

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Reason = Literal["label", "event", "surest", "novel", "interval"]
 
 WIDTH_PX = 320
-QUALITY = 60  # about 10 kB at 320 pixels
+QUALITY = 45  # about 10 kB at 320 pixels
 EVERY_S = 5.0  # there is never less than one picture in so many seconds of the source
 LEAST_S = 1.0  # nor more than one in so many, except for events
 _SURER = 0.05  # a label's score must rise by so much for another picture of it

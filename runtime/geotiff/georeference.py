@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from overflight.runtime.bounded import read_regular
-from overflight.runtime.errors import OverflightError
+from overflight.runtime.errors import OverflightError, SourceError
 from overflight.runtime.pose.geodesy import metres_per_degree
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Georeference:
 
 
 def read_georeference(page: Any, path: Path) -> tuple[Georeference | None, tuple[str, ...]]:
-    """Return where a picture lies, or None, and notes on what of it could not be used."""
+    """Return where a picture lies, or None, and notes on what was assumed. Raises SourceError for a broken mapping."""
     notes: list[str] = []
     keys = _geo_keys(page)
     epsg, geographic, unit_m = _system(keys)
@@ -79,10 +79,11 @@ def read_georeference(page: Any, path: Path) -> tuple[Georeference | None, tuple
         if transform is None:
             continue
         if not all(map(math.isfinite, transform)) or not _area(transform):
-            notes.append(
-                f"its georeference {tuple(round(n, 6) for n in transform)} is no mapping to the ground; left out"
+            numbers = ", ".join(f"{number:g}" for number in transform)
+            raise SourceError(
+                f"{path}: its georeference {numbers} maps no pixel to the ground; correct it, or remove it: "
+                f"gdal_translate -co PROFILE=BASELINE {path} new.tif"
             )
-            continue
         if transform is aux and aux_epsg is not None:
             epsg, geographic, unit_m = aux_epsg, aux_epsg == 4326, 1.0 if is_utm(aux_epsg) else None
         if epsg is None and not geographic:

@@ -84,7 +84,7 @@ class Courier:
         """Count what waits in the outbox."""
         try:
             return self._outbox.waiting(self.name)
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             return -1
 
     def _work(self) -> float | None:
@@ -93,10 +93,10 @@ class Courier:
             return None
         try:
             pause_s = self._step()
-        except (LinkDown, sqlite3.Error) as error:
+        except (LinkDown, sqlite3.Error, UnicodeDecodeError) as error:
             self.trouble = str(error)
             self._disconnect()
-            if isinstance(error, sqlite3.Error) and is_damage(error):
+            if is_damage(error):
                 self._on_damage()
             self._pause(self._retry_s * random.uniform(0.75, 1.25))  # noqa: S311 - spreads retries, guards nothing
             self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)

@@ -182,7 +182,7 @@ class Links:
             for name, kept in self._outbox.put(event, thumbnail, list(self._shed)).items():
                 self._queued[name] += kept.added - kept.shed
                 self._shed[name]["outbox-full"] += kept.shed
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             if is_damage(error):
                 self._report_damage()
             return False

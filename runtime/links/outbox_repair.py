@@ -16,8 +16,13 @@ _COLUMNS = {
 }
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether an error says that the file itself is damaged, rather than locked, full or gone."""
+def is_damage(error: Exception) -> bool:
+    """Whether an error says that the file itself is damaged, rather than locked, full or gone.
+
+    A UnicodeDecodeError comes from the text of SQLite's own message, which quotes the damaged file.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return True
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(
         error, (sqlite3.OperationalError, sqlite3.IntegrityError, sqlite3.ProgrammingError)
     )
@@ -44,7 +49,7 @@ def _is_sound(path: Path) -> bool:
             if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 return False
             return all(_has_columns(connection, table, columns) for table, columns in _COLUMNS.items())
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         return not is_damage(error)  # locked, full or read-only is no damage
 
 

@@ -43,12 +43,13 @@ def read_dataflash(path: Path) -> PoseTrack:
             raise
         except Exception as error:  # a torn log fails in the library's own ways: struct, index, value, type
             complaints.write(f"{error}\n")
-    track = log.track()
+    track, skipped = log.track(), complaints.getvalue().splitlines()
     if not len(track):
         why = "no GPS time in it, so it cannot be joined to a picture" if log.untimed else "no position in it"
+        why += f" ({skipped[-1][:100]})" if skipped else ""
         raise SourceError(f"{path}: {why}; expected the .bin of a flight with a GPS fix")
-    if skipped := len(complaints.getvalue().splitlines()):
-        track.refused = (f"{path}: damaged, {skipped} parts of it were left out",)
+    if skipped:
+        track.refused = (f"{path}: damaged, {len(skipped)} parts of it were left out",)
     return track
 
 
@@ -60,8 +61,9 @@ def _messages(path: Path) -> Iterator[Any]:
     """
     reader = _reader(path)
     try:
-        indexed = max((offsets[-1] for offsets in getattr(reader, "offsets", ()) if len(offsets)), default=0)
-        if not hasattr(reader, "data_len") or reader.data_len - indexed < _TAIL_BYTES:
+        places = reader.offsets if isinstance(reader.offsets, list) else []  # a text's index is another
+        indexed = max((here[-1] for here in places if len(here)), default=reader.data_len)
+        if reader.data_len - indexed < _TAIL_BYTES:
             while (message := reader.recv_match(type=_MESSAGES)) is not None:
                 yield message
             return

@@ -26,10 +26,10 @@ def number(text: str) -> float:
     above, slash, below = _short(text).partition("/")
     try:
         value = float(above) / float(below) if slash else float(above)
-    except ZeroDivisionError as error:
-        raise ValueError(f"{text!r} is divided by 0") from error
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is not a number") from None
     if not math.isfinite(value):
-        raise ValueError(f"{text!r} is not a finite number")
+        raise ValueError(f"{text!r} is not a number")
     return value
 
 

@@ -13,7 +13,7 @@ from overflight.runtime.bounded import open_regular
 from overflight.runtime.errors import SourceError
 from overflight.runtime.pose.fields import position
 from overflight.runtime.pose.mp4 import read_samples
-from overflight.runtime.pose.record import Attitude, Pose
+from overflight.runtime.pose.record import DEFAULT_H_ACC_M, Attitude, Pose
 from overflight.runtime.pose.refusals import Refusals
 from overflight.runtime.pose.track import PoseTrack
 
@@ -28,6 +28,7 @@ Items = list[tuple[bytes, str, int, bytes]]
 _LETTERS = {"b": "b", "B": "B", "s": "h", "S": "H", "l": "i", "L": "I", "f": "f", "d": "d", "j": "q", "J": "Q"}
 _KARMA = ("GLPI", "ATTD", "SYST")
 _MAX_DEPTH = 8
+USUAL_DILUTION = 2.0  # of precision, under open sky
 MAX_BYTES = 1 << 40  # of the video; only its tables and its metadata are read
 MAX_PAYLOAD_BYTES = 1 << 20  # cameras write a few kilobytes a second
 
@@ -68,15 +69,17 @@ def _payload(file: BinaryIO, place: int, size: int) -> bytes:
 
 def _add_hero(track: PoseTrack, streams: dict[str, list[Row]], start_ns: int, length_ns: int) -> None:
     """Add a Hero's fixes, spread evenly over their payload; GPSF says 0 where the receiver had none."""
-    if streams.get("GPSF", [(3.0,)])[0][0] < 2:
+    if (streams.get("GPSF") or [(3.0,)])[0][0] < 2:
         return
     rows = streams.get("GPS9") or streams.get("GPS5", [])
+    dilution = streams.get("GPSP", [(0.0,)])[0][0] / 100  # of GPS5; a row of GPS9 has its own
     for i, row in enumerate(rows):
         if (len(row) == 9 and row[8] < 2) or row[0] == row[1] == 0.0:
             continue
         lat_deg, lon_deg = position(row[0], row[1])
         t_ns = start_ns + length_ns * i // len(rows)
-        track.add(t_ns, Pose(utc_ns=0, lat_deg=lat_deg, lon_deg=lon_deg, altitude_m=row[2]))
+        h_acc_m = DEFAULT_H_ACC_M * max(1.0, (row[7] if len(row) == 9 else dilution) / USUAL_DILUTION)
+        track.add(t_ns, Pose(utc_ns=0, lat_deg=lat_deg, lon_deg=lon_deg, altitude_m=row[2], h_acc_m=h_acc_m))
 
 
 def _add_karma(
@@ -113,7 +116,7 @@ def _add_karma(
 
 def _streams(payload: bytes) -> dict[str, list[Row]]:
     """Return the rows of each stream we read, in its physical units."""
-    wanted = {"GPS5": 5, "GPS9": 9, "GPSF": 1, "GLPI": 9, "ATTD": 4, "SYST": 2}
+    wanted = {"GPS5": 5, "GPS9": 9, "GPSF": 1, "GPSP": 1, "GLPI": 9, "ATTD": 4, "SYST": 2}
     found: dict[str, list[Row]] = {}
     for stream in _nested(payload, b"STRM", 0):
         scale: Row = (1.0,)

@@ -233,8 +233,25 @@ def _packets(path: Path) -> Iterator[tuple[int | None, bytes]]:
 def _timed(container: Any, streams: list[Any]) -> Iterator[tuple[int | None, bytes]]:
     video = next(iter(container.streams.video), None)
     start = video.start_time * video.time_base if video is not None and video.start_time is not None else 0
+    begun: tuple[int | None, bytes] = (None, b"")
     for packet in container.demux(*streams):
-        content = bytes(packet)
-        if UNIVERSAL_KEY in content:
-            stamp = packet.pts
-            yield None if stamp is None else round((stamp * packet.time_base - start) * 1_000_000_000), content
+        stamp, content = packet.pts, bytes(packet)
+        media_ns = None if stamp is None else round((stamp * packet.time_base - start) * 1_000_000_000)
+        if begun[1] and not content.startswith(UNIVERSAL_KEY):  # a set may be cut between two packets
+            media_ns, content = begun[0], begun[1] + content
+        begun = media_ns, _unfinished(content)
+        whole = content[: len(content) - len(begun[1])]
+        if UNIVERSAL_KEY in whole:
+            yield media_ns, whole
+    if begun[1]:
+        yield begun
+
+
+def _unfinished(content: bytes) -> bytes:
+    """Return the start of a set that goes on in the next packet, empty where there is none."""
+    start = content.rfind(UNIVERSAL_KEY)
+    if start < 0:
+        return b""
+    size, begin = _ber_length(content, start + len(UNIVERSAL_KEY))
+    unfinished = begin == start + len(UNIVERSAL_KEY) or size > len(content) - begin
+    return content[start:] if unfinished and size <= _LARGEST_SET else b""

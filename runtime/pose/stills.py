@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 _TAKEN, _TAKEN_OFFSET, _TAKEN_FRACTION = 0x9003, 0x9011, 0x9291
 _F35, _WIDTH, _HEIGHT, _ZOOM = 0xA405, 0xA002, 0xA003, 0xA404
 _FOCAL, _PLANE_X, _PLANE_UNIT = 0x920A, 0xA20E, 0xA210
-_LAT_REF, _LAT, _LON_REF, _LON, _ALT_REF, _ALT, _TIME, _DATE, _H_ACC = 1, 2, 3, 4, 5, 6, 7, 0x1D, 0x1F
+_LAT_REF, _LAT, _LON_REF, _LON, _ALT_REF, _ALT, _TIME, _STATUS, _DATE, _H_ACC = 1, 2, 3, 4, 5, 6, 7, 9, 0x1D, 0x1F
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # of a focal plane's resolution
 _FIRST_YEAR_NS = 631_152_000_000_000_000  # 1990: before it no receiver put a time into a picture
+_TWO_DAYS_NS, _ROLLOVER_NS = 172_800_000_000_000, 1024 * 604_800_000_000_000
 RTK_FIXED = "50"
 RTK_H_ACC_M = 0.05
 APART_M = 100.0  # two positions of one picture further apart than this are worth a word
@@ -101,6 +102,8 @@ def _position(tags: StillTags, values: TagValues, path: Path) -> tuple[float, fl
     if not found:
         why = "; ".join(values.notes) or "no position in this picture"
         raise SourceError(f"{path}: {why}; expected Exif GPS or the maker's XMP, or give a track with --pose")
+    if _text(tags.gps, _STATUS).upper() == "V":
+        values.note("GPSStatus", "V: the receiver had no fix when the picture was taken; its position may be old")
     apart_m = max((distance_m(found[0], other) for other in found[1:]), default=0.0)
     if apart_m > APART_M:
         values.note("position", f"its XMP and Exif are {apart_m:.0f} m apart; the XMP is used")
@@ -128,7 +131,8 @@ def _altitude_m(gps: Tags, values: TagValues) -> float | None:
         return stated
     altitude, below = gps.get(_ALT), gps.get(_ALT_REF)
     if not isinstance(altitude, tuple) or not math.isfinite(altitude[0]):
-        return None
+        copied = values.number("exif:GPSAltitude")
+        return None if copied is None else -copied if values.text("exif:GPSAltitudeRef") in {"1", "3"} else copied
     return -abs(altitude[0]) if below in {(1.0,), (3.0,), "\x01"} else altitude[0]
 
 
@@ -166,9 +170,24 @@ def _utc_ns(tags: StillTags, values: TagValues) -> int:
         except (ValueError, OverflowError):
             values.note(name, f"{text!r} is not a time")
             continue
-        if time_ns >= _FIRST_YEAR_NS:
+        if time_ns >= _FIRST_YEAR_NS and not _rolled_over(name, time_ns, taken, values):
             return time_ns
     return 0
+
+
+def _rolled_over(name: str, time_ns: int, taken: str, values: TagValues) -> bool:
+    """Say whether a receiver's time is a multiple of 1,024 weeks before the camera's: its week count overflowed."""
+    try:
+        behind_ns = utc_ns(_iso(taken)) - time_ns
+    except (ValueError, OverflowError):
+        return False
+    weeks = round(behind_ns / _ROLLOVER_NS)
+    rolled = weeks >= 1 and abs(behind_ns - weeks * _ROLLOVER_NS) < _TWO_DAYS_NS
+    if rolled:
+        values.note(
+            name, f"is {weeks * 1024} weeks before the camera's {taken!r}: the receiver's week count overflowed"
+        )
+    return rolled
 
 
 def _join(first: str, second: str, between: str) -> str:

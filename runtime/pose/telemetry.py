@@ -17,6 +17,7 @@ FIX_2D = 2
 GROUND_FRESH_MS = 1000
 MESSAGES = frozenset({2, 24, 30, 33, 132, 136, 158, 285})  # those that Telemetry.take knows
 CLOCK_DRIFT = 100e-6  # two crystals may part by this much, so the least delay is forgotten as slowly
+CLOCK_STEP_NS = 10_000_000_000  # no line delays a message by so much
 REBOOT_MS = 2000
 
 
@@ -117,6 +118,9 @@ class Telemetry:
             self._offset_ns, self._ground, self._epoch_ns = None, None, 0
         self._boot_ms = boot_ms
         delay_ns = float(arrived_ns - boot_ms * 1_000_000)
+        if self.track.clock == "utc" and self._offset_ns is not None:  # a station's clock may be set meanwhile
+            stepped = abs(delay_ns - self._offset_ns) > CLOCK_STEP_NS
+            self._offset_ns = None if stepped else self._offset_ns
         if self._offset_ns is None:
             self._offset_ns = delay_ns
         else:

@@ -57,7 +57,11 @@ class Terrain:
         if not path.is_file():
             raise MissingError(f"--terrain {path}: no such file; expected an elevation model as GeoTIFF")
         raster = Raster(path, CACHE_BYTES)
-        georeference, notes = read_georeference(raster.page, path)
+        try:
+            georeference, notes = read_georeference(raster.page, path)
+        except SourceError:
+            raster.close()
+            raise
         if georeference is None or not (georeference.geographic or is_utm(georeference.epsg)):
             raster.close()
             why = "; ".join(notes) or ("no georeference" if georeference is None else f"EPSG:{georeference.epsg}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 << 20  # of a log; an hour takes 20 to 100 MB
 MAX_DAMAGED = 100_000
+EARLIEST_US = 946_684_800_000_000  # 2000: an earlier time is that of a clock which was not set
 _MAGIC = re.compile(rb"[\xfd\xfe]")
 _POSITION = 33  # GLOBAL_POSITION_INT
 _SYSTEM = {0xFD: 5, 0xFE: 3}  # where the system id stands in a packet of MAVLink 2 and of 1
@@ -49,18 +50,27 @@ def read_tlog(path: Path, system: int | None = None) -> PoseTrack:
         if kind == _POSITION and (message := decode(place, length)) is not None and (message.lat or message.lon)
     )
     chosen = _choose(path, positions, system)
-    telemetry = Telemetry("utc")
+    telemetry, unset = Telemetry("utc"), 0
+    timed = any(_time_us(raw, place) >= EARLIEST_US for place, _, _ in packets)
     for place, length, _ in packets:
+        if timed and _time_us(raw, place) < EARLIEST_US:
+            unset += 1
+            continue
         message = decode(place, length)
         if message is None:
             damaged += 1
         elif message.get_srcSystem() == chosen:
-            telemetry.take(message, int.from_bytes(raw[place - 8 : place], "big") * 1000)
+            telemetry.take(message, _time_us(raw, place) * 1000)
     if not len(telemetry.track):
         raise SourceError(f"{path}: no usable position of system {chosen}; expected the log of a flight with a fix")
-    if damaged:
-        telemetry.track.refused = (f"{path}: {damaged} damaged packets were left out",)
+    kinds = ((damaged, "damaged packets"), (unset, "packets from before the station's clock was set"))
+    telemetry.track.refused = tuple(f"{path}: {count} {kind} were left out" for count, kind in kinds if count)
     return telemetry.track
+
+
+def _time_us(raw: Log, place: int) -> int:
+    """Return the time before a packet; MAVLink programs keep the number of the link in its last two bits."""
+    return int.from_bytes(raw[place - 8 : place], "big")
 
 
 def _choose(path: Path, positions: Counter[int], system: int | None) -> int:

@@ -55,7 +55,7 @@ def picture_of(
     ``siting`` is what the stream states about chroma's place.
     """
     name = frame.format.name
-    quarters = -round(frame.rotation / 90) % 4
+    quarters = round(frame.rotation / 90) % 4  # counter-clockwise
     planes = _planes(frame, name)
     if planes is None:
         if frame.format.is_rgb or name == "pal8":

@@ -75,18 +75,20 @@ def _decode(path: Path, raw: bytes) -> tuple[NDArray[np.uint8], str | None]:
         return _decode_jpeg(path, raw), None
     if raw[4:8] == b"ftyp" and raw[8:12] in _HEIF_BRANDS:
         return _decode_heif(path, raw), None
-    page, note = 0, None
+    page, note, single = 0, None, False
     if raw.startswith(_PNG):
         _refuse_torn_png(path, raw)
     elif raw.startswith(_TIFF):
-        page, note = _choose_page(path)
-    pixels, stretched = to_8_bit(_decode_any(path, raw, page), path)
+        page, note, single = _choose_page(path)
+    pixels, stretched = to_8_bit(_decode_any(path, raw, page, single=single), path)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     return pixels, "; ".join(part for part in (note, stretched) if part) or None
 
 
-def _decode_any(path: Path, raw: bytes, page: int) -> NDArray[Any]:
+def _decode_any(path: Path, raw: bytes, page: int = 0, *, single: bool = False) -> NDArray[Any]:
     cv2 = opencv()
-    how = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    how = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_ANYCOLOR if single else cv2.IMREAD_COLOR)
     try:
         if page:
             read, pages = cv2.imreadmulti(str(path), start=page, count=1, flags=how)
@@ -111,7 +113,7 @@ def _decode_jpeg(path: Path, raw: bytes) -> NDArray[np.uint8]:
         pixels = jpeg.decode(raw[:end])
     except ValueError as error:
         raise SourceError(f"{path}: the picture is damaged ({error}); copy it again") from error
-    return to_8_bit(_decode_any(path, raw, 0), path)[0] if pixels is None else pixels
+    return to_8_bit(_decode_any(path, raw), path)[0] if pixels is None else pixels
 
 
 def _decode_heif(path: Path, raw: bytes) -> NDArray[np.uint8]:
@@ -163,12 +165,16 @@ def _refuse_torn_png(path: Path, raw: bytes) -> None:
     raise SourceError(f"{path}: the picture is cut off after {len(raw)} bytes; copy it again")
 
 
-def _choose_page(path: Path) -> tuple[int, str | None]:
-    """Return the largest page of a TIFF file that is no smaller copy of another, and a note where there are several."""
+def _choose_page(path: Path) -> tuple[int, str | None, bool]:
+    """Choose the largest page of a TIFF file that is no smaller copy of another.
+
+    Return its number, a note where there are several, and whether it is of one channel in floating point, which OpenCV
+    reads as such only.
+    """
     try:
         import tifffile
     except ImportError:
-        return 0, None
+        return 0, None, False
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [(index, page) for index, page in enumerate(tiff.pages) if not int(page.subfiletype) & _REDUCED]
@@ -176,11 +182,12 @@ def _choose_page(path: Path) -> tuple[int, str | None]:
                 raise SourceError(
                     f"{path}: a camera's raw picture (DNG); develop it first: darktable-cli {path.name} NEW.jpg"
                 )
-            if len(pages) < 2:
-                return (pages[0][0] if pages else 0), None
-            chosen = max(pages, key=lambda one: one[1].imagewidth * one[1].imagelength)[0]
-            return chosen, f"{len(pages)} pages, only page {chosen + 1} is read"
+            if not pages:
+                return 0, None, False
+            chosen, page = max(pages, key=lambda one: one[1].imagewidth * one[1].imagelength)
+            single = page.samplesperpixel == 1 and page.dtype is not None and page.dtype.kind == "f"
+            return chosen, f"{len(pages)} pages, only page {chosen + 1} is read" if pages[1:] else None, single
     except SourceError:
         raise
     except Exception:
-        return 0, None
+        return 0, None, False

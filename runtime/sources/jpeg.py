@@ -17,8 +17,11 @@ _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)  # in coded data 
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 _ORIENTATION = 0x0112
-# The library complains of these too, and the picture is whole.
-_HARMLESS = ("extraneous bytes before marker 0xd9", "Invalid SOS parameters", "JFIF", "Unknown Adobe")
+# The library warns of these too, and the picture is whole. More bytes left over at the end are damage: after it the
+# decoder lost its place.
+_HARMLESS = re.compile(r"\b[12] extraneous bytes before marker 0xd9|Invalid SOS parameters|JFIF|Unknown Adobe")
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
+_OTHER_FRAMES = frozenset({0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)})
 
 
 def is_jpeg(raw: bytes) -> bool:
@@ -66,15 +69,25 @@ def decode(raw: bytes) -> NDArray[np.uint8] | None:
         import simplejpeg
     except ImportError:
         return None
+    if _frame(raw) not in _FRAMES:
+        return None
     try:
         pixels = simplejpeg.decode_jpeg(raw, "BGR", strict=True)
     except ValueError as error:
-        if "Unsupported" in str(error) or "not supported" in str(error).lower():
-            return None
-        if not any(harmless in str(error) for harmless in _HARMLESS):
+        if not _HARMLESS.search(str(error)):
             raise
         pixels = simplejpeg.decode_jpeg(raw, "BGR", strict=False)
     return upright(pixels, orientation(raw))
+
+
+def _frame(raw: bytes) -> int | None:
+    """Return the marker that says how the picture is coded, None where there is none before the first scan."""
+    at = 2
+    while at + 4 <= len(raw) and raw[at] == 0xFF and raw[at + 1] != _SCAN:
+        if raw[at + 1] in _FRAMES | _OTHER_FRAMES:
+            return raw[at + 1]
+        at += 1 if raw[at + 1] == 0xFF else 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
+    return None
 
 
 def orientation(raw: bytes) -> int:

@@ -14,7 +14,10 @@ from overflight.runtime.frame import Frame
 from overflight.runtime.geotiff.georeference import read_georeference
 from overflight.runtime.geotiff.layout import (
     BLACK_IS_ZERO,
+    BY_LIBTIFF,
+    DEFLATE,
     PALETTE,
+    PLAIN,
     RGB,
     WHITE_IS_ZERO,
     YCBCR,
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 WINDOW_PX = 1024
 _SAMPLED_PIECES, _SAMPLED_BYTES = 32, 64 << 20  # from which the stretch is taken
 _PERCENTILES = (2.0, 98.0)
+_GEOREFERENCES = (33550, 33922, 34264)  # pixel scale, tie points, matrix
+_PICTURES = BY_LIBTIFF | DEFLATE | {PLAIN}  # the compressions that the still reader knows
+_MOST_PICTURE_BANDS = 4
 _NO_BANDS: tuple[int, ...] = ()
 
 
@@ -68,13 +74,18 @@ class View:
 
 
 def is_mosaic(path: Path, window: int = WINDOW_PX) -> bool:
-    """Whether a file is a TIFF of more than two windows across or down: too much for one look."""
+    """Whether a file is a TIFF of more than two windows across or down, or one that lies somewhere on the earth.
+
+    So is one whose bands or coding are those of maps rather than of pictures.
+    """
     if path.suffix.lower() not in {".tif", ".tiff"}:
         return False
     try:
         with open_tiff(path) as tiff:
             page = tiff.pages[0]
-            return max(int(page.imagewidth), int(page.imagelength)) > 2 * window
+            placed = any(page.tags.valueof(code) is not None for code in _GEOREFERENCES)
+            coded = int(page.compression) not in _PICTURES or int(page.samplesperpixel) > _MOST_PICTURE_BANDS
+            return placed or coded or max(int(page.imagewidth), int(page.imagelength)) > 2 * window
     except SourceError:
         return False  # the still reader says what is wrong with it
 
@@ -103,8 +114,9 @@ class Mosaic:
             raise
         layout = self._raster.layout
         self._given_bands = view.bands
-        self._tops, self._lefts = _starts(layout.height, view.window), _starts(layout.width, view.window)
-        self._window = view.window
+        longest = max(layout.width, layout.height)
+        self._window = view.window if longest > 2 * view.window else longest  # what fits one look is not cut
+        self._tops, self._lefts = _starts(layout.height, self._window), _starts(layout.width, self._window)
 
     @property
     def count(self) -> int:

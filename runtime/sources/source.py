@@ -113,11 +113,11 @@ def _device(device: str, where: str) -> Source:
     return Camera(f"/dev/video{device}" if device.isdigit() else str(Path("/dev") / device), where)
 
 
-def _with_view(where: str) -> tuple[str, View]:
+def _with_view(where: str) -> tuple[str, View | None]:
     """Split ``mosaic.tif?window=512&bands=4,3,2&stretch=0,3000`` of a file:// address."""
     path, _, query = where.partition("?")
     if not query:
-        return where, View()
+        return where, None
     try:
         if Path(path).suffix.lower() not in {".tif", ".tiff"}:
             raise ValueError("options are for mosaics alone")
@@ -129,14 +129,13 @@ def _with_view(where: str) -> tuple[str, View]:
 
 
 def _path(where: str, view: View | None = None) -> Source:
-    view = View() if view is None else view
     try:
         path = Path(where).expanduser()
     except RuntimeError:  # ~nobody: a user without a home
         path = Path(where)
     if path.is_dir():
         return Stills.of_folder(path)
-    if path.is_file() and is_mosaic(path, view.window):
+    if path.is_file() and (view is not None or is_mosaic(path)):
         return Mosaic(path, view=view)
     if path.is_file():
         return Stills(where, [path]) if path.suffix.lower() in STILL_SUFFIXES else _recording(path)

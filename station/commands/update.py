@@ -147,7 +147,7 @@ def _show_prepared(update: Update, sha256: str, size: int) -> None:
     from overflight.station.deploy.staging import prepare
 
     if not update.force:
-        update.running.refuse_in_flight()
+        update.running.refuse_in_flight(update.home / "flights")
     has_bundle = prepare(update.deployments, sha256, size)
     user = _switched_user()
     incoming = str(update.deployments.incoming)

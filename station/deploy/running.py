@@ -16,6 +16,7 @@ import msgspec
 
 from overflight.jetson.service import UNIT, systemd_runs
 from overflight.runtime.errors import OverflightError, UsageError
+from overflight.runtime.flight.directory_lock import is_locked
 from overflight.runtime.flight.gauges import Status
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ POLL_S = 0.5
 PROOF_S = 3.0  # how long a flight must stay fresh
 HEARD_S = 3.0
 _MOST_BYTES = 65536
+_MOST_FLIGHTS = 100
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,10 @@ class Running:
         finally:
             connection.close()
 
-    def refuse_in_flight(self) -> None:
-        """Refuse while the autopilot says armed, or a flight goes on that nobody says is disarmed.
+    def refuse_in_flight(self, flights: Path) -> None:
+        """Refuse while the autopilot says armed, or a flight goes on and no autopilot says that it is disarmed.
 
-        Raises OverflightError.
+        A flight without a health port is found by the lock on its directory below ``flights``. Raises OverflightError.
         """
         status = self.status()
         armed = _listen(self.autopilot) if self.autopilot is not None else None if status is None else status.armed
@@ -64,9 +66,10 @@ class Running:
             raise OverflightError("the autopilot says armed; land and disarm, or pass --force")
         if self.autopilot is not None and armed is None:
             raise OverflightError(f"no autopilot heard on {self.autopilot} within {HEARD_S:g} s; or pass --force")
-        if status is not None and armed is None:
+        going_on = status.flight if status is not None else _locked(flights)
+        if going_on is not None and armed is None:
             raise OverflightError(
-                f"a flight goes on ({status.flight}) and no autopilot says that it is disarmed; end it, or pass --force"
+                f"a flight goes on ({going_on}) and no autopilot says that it is disarmed; end it, or pass --force"
             )
 
     def apply(self, within_s: float) -> str:
@@ -118,6 +121,12 @@ class Running:
                 return True
             time.sleep(POLL_S)
         return False
+
+
+def _locked(flights: Path) -> str | None:
+    """Return a flight directory that is being written now, among the newest, or None."""
+    newest = sorted(flights.glob("*/"), reverse=True)[:_MOST_FLIGHTS]
+    return next((str(directory) for directory in newest if is_locked(directory)), None)
 
 
 def _missing(status: Status | None, deployment: Deployment) -> str | None:

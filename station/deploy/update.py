@@ -79,10 +79,8 @@ class Update:
             proof = self._prove(staged, place)
             self._refuse_in_flight()
             made = self.deployments.add(staged, staged_bank, place)
-            restarted = self._try(made, current, bank_only=current is not None and staged.sha256 == current.bundle)
-            for approved in (staged, staged_bank):
-                approved.accept()
-            self.deployments.record("deployed", made)
+            bank_only = current is not None and staged.sha256 == current.bundle
+            restarted = self._try("deployed", made, current, bank_only=bank_only)
             self.deployments.prune()
             return Outcome("deployed", made, current, proof, restarted, notes)
 
@@ -97,8 +95,7 @@ class Update:
                     f"{self.deployments.path}: no deployment before this one; see: overflight update --history"
                 )
             self._refuse_in_flight()
-            restarted = self._try(previous, current, bank_only=current.bundle == previous.bundle)
-            self.deployments.record("rolled back", previous)
+            restarted = self._try("rolled back", previous, current, bank_only=current.bundle == previous.bundle)
             return Outcome("rolled back", previous, current, restarted=restarted)
 
     def resume(self) -> Outcome | None:
@@ -147,7 +144,7 @@ class Update:
 
     def _refuse_in_flight(self) -> None:
         if not self.force:
-            self.running.refuse_in_flight()
+            self.running.refuse_in_flight(self.home / "flights")
 
     def _build(self, staged: Bundle) -> tuple[str, ...]:
         """Build and check the engines of this device, in a process of its own; return what there is to say."""
@@ -179,7 +176,7 @@ class Update:
             raise OverflightError(f"not deployed, nothing was switched: {what.removeprefix('overflight: ')}")
         return done.stdout
 
-    def _try(self, made: Deployment, current: Deployment | None, *, bank_only: bool) -> str:
+    def _try(self, action: str, made: Deployment, current: Deployment | None, *, bank_only: bool) -> str:
         """Switch, restart and wait until the flight is fresh; else switch back. Raises OverflightError then."""
         deployments, running = self.deployments, self.running
         was_running = running.status() is not None
@@ -204,6 +201,7 @@ class Update:
                 if isinstance(error, Exception):
                     raise OverflightError(f"{reason}; switched back to {_title(current)}") from error
                 raise
+            deployments.record(action, made)
             deployments.end_trial()
             return restarted
 
@@ -213,8 +211,8 @@ class Update:
         deployments.switch(previous)
         if previous is not None:
             put_back(previous.accepted, TrustedKeys.load(home=self.home).record)
-        deployments.end_trial()
         deployments.record("failed", made, reason)
+        deployments.end_trial()
         if previous is None:
             return
         with suppress(OverflightError):
@@ -231,11 +229,12 @@ class Update:
         self.deployments.switch(previous)
         if previous is not None:
             put_back(previous.accepted, TrustedKeys.load(home=self.home).record)
+        reason = "the update was interrupted before the flight was fresh"
+        if made is not None:
+            self.deployments.record("failed", made, reason)
         self.deployments.end_trial()
         if made is None:
             return None
-        reason = "the update was interrupted before the flight was fresh"
-        self.deployments.record("failed", made, reason)
         self.report(f"deployment {made.title}: {reason}; switched back to {_title(previous)}")
         return Outcome("rolled back", previous or made, made, notes=(reason,))
 

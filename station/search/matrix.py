@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from overflight.station.archive.segment import to_float32
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from overflight.station.archive import Archive, ArchivedFlight
 
-CHUNK_ROWS = 8_192  # a chunk in float32 stays in the processor's cache while it is multiplied
+CHUNK_ROWS = 512  # in float32 it stays in the processor's cache while it is multiplied
 CACHE_BYTES = 512_000_000  # of float32 copies, so that a second query needs no conversion
 
 
@@ -37,14 +39,23 @@ class Matrix:
         return self._archive.vectors(flight)[numbers].astype(np.float32)
 
     def _parts(self, flight: ArchivedFlight) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the embeddings in float32: whole where they are cached, else in parts that stay in the cache."""
         size = flight.rows * flight.width * 4
         if flight.id not in self._cached and size <= self._free_bytes:
-            self._cached[flight.id] = self._archive.vectors(flight).astype(np.float32)
+            whole = np.empty((flight.rows, flight.width), np.float32)
+            for start, part in self._converted(flight):
+                whole[start : start + len(part)] = part
+            self._cached[flight.id] = whole
             self._free_bytes -= size
-        whole = self._cached.get(flight.id)
-        if whole is not None:
-            yield 0, whole
-            return
+        if flight.id in self._cached:
+            yield 0, self._cached[flight.id]
+        else:
+            yield from self._converted(flight)
+
+    def _converted(self, flight: ArchivedFlight) -> Iterator[tuple[int, NDArray[np.float32]]]:
         vectors = self._archive.vectors(flight)
+        buffer = np.empty((CHUNK_ROWS, flight.width), np.float32)
         for start in range(0, flight.rows, CHUNK_ROWS):
-            yield start, vectors[start : start + CHUNK_ROWS].astype(np.float32)
+            part = vectors[start : start + CHUNK_ROWS]
+            to_float32(part, buffer[: len(part)])
+            yield start, buffer[: len(part)]

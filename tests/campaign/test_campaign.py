@@ -170,6 +170,7 @@ class Campaign:
 
     def server_away(self) -> None:
         self.web.stop()
+        self.force_event()  # an idle link to a web server has no connection that could break
         try:
             self.until(lambda: self.links is not None and self.links.status()[0].trouble is not None)
         finally:

@@ -20,7 +20,7 @@ from overflight.runtime.pose.stills import read_still
 
 HERE = Path(__file__).parent / "telemetry"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((HERE / "expected.json").read_text())
-TRACKS = {".tlog", ".bin", ".log", ".klv"}
+TRACKS = {".tlog", ".bin", ".log", ".klv", ".csv"}
 
 
 def angles(attitude: Attitude | None) -> list[float] | None:

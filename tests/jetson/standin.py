@@ -11,7 +11,9 @@ manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 address = os.environ["NOTIFY_SOCKET"]
 manager.connect("\0" + address[1:] if address.startswith("@") else address)
 writable = not os.statvfs("/etc").f_flag & os.ST_RDONLY
-print(f"arguments {sys.argv[1:]!r} etc-writable {writable} here {Path.cwd()} user {os.getuid()}", flush=True)
+source = os.environ["OVERFLIGHT_SOURCE"]
+print(f"arguments {sys.argv[1:]!r} source {source!r} ", end="")
+print(f"etc-writable {writable} here {Path.cwd()} user {os.getuid()}", flush=True)
 Path(f"flight-{os.getpid()}").write_text("", encoding="utf-8")
 manager.send(b"READY=1")
 while True:

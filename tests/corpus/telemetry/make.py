@@ -205,6 +205,15 @@ def stills() -> dict[str, bytes]:
         "time-0-over-0.jpg": timed(day, fractions(7, (0, 0), (0, 0), (0, 0))),
         "date-1980.jpg": timed(text(0x1D, "1980:01:06"), clock),
         "date-feb-30.jpg": timed(text(0x1D, "2024:02:30"), clock),
+        "date-1024-weeks-early.jpg": timed(
+            text(0x1D, "2004:09:15"), clock, exif=(text(0x9003, "2024:05:01 14:00:05"),)
+        ),
+        "date-camera-at-2015.jpg": timed(day, clock, exif=(text(0x9003, "2015:01:01 00:00:10"),)),
+        "status-void.jpg": jpeg(tiff([], [], gps(text(9, "V")))),
+        "xmp-adobe-altitude.jpg": jpeg(
+            tiff([], [], [tag for tag in gps() if tag[0] < 5]),
+            xmp({"GPSAltitude": "2361/50", "GPSAltitudeRef": "0"}, "exif", "http://ns.adobe.com/exif/1.0/"),
+        ),
         "date-slashes.jpg": timed(text(0x1D, "2024/05/01"), clock),
         "offset-na-gps-good.jpg": timed(day, clock, exif=(text(0x9003, "2024:05:01 12:00:05"), text(0x9011, "N/A"))),
         "taken-fraction.jpg": timed(
@@ -408,6 +417,7 @@ def logs() -> dict[str, bytes]:
     whole = dataflash("POS ATT BARO")
     return {
         "two-aircraft.tlog": tlog(two),
+        "clock-set-in-flight.tlog": stepped_tlog(),
         "one-aircraft-of-system-7.tlog": tlog({7: (46.1, 7.1)}),
         "one-aircraft-and-one-without-a-fix.tlog": tlog({2: (46.1, 7.1), 9: (0.0, 0.0)}),
         "three-aircraft.tlog": tlog({**two, 200: (-33.0, 151.0)}),
@@ -419,8 +429,70 @@ def logs() -> dict[str, bytes]:
         "junk-inside.bin": whole[:1500] + b"\0" * 700 + whole[1500:],
         "no-gps-time.bin": dataflash("POS", week=0),
         "not-a-log.bin": b"hello",
+        "text-of-2014.log": (
+            b"FMT, 128, 89, FMT, BBnNZ, Type,Length,Name,Format,Columns\r\n"
+            b"FMT, 130, 45, GPS, BIHBcLLeeEefI, Status,TimeMS,Week,NSats,HDop,Lat,Lng,RelAlt,Alt,Spd,GCrs,VZ,T\r\n"
+            b"GPS, 3, 295216000, 2312, 12, 0.90, -34.1234560, -58.6543210, 80.25, 150.50, 5.00, 0.00, 0.0, 60000\r\n"
+            b"GPS, 3, 295216200, 2312, 12, 0.90, -34.1234550, -58.6543210, 80.25, 150.50, 5.00, 0.00, 0.0, 60200\r\n"
+        ),
         "calls-itself-gps.log": b"FMT, 128, 89, FMT, BBnNZ, Type,Length,Name,Format,Columns\n",
     }
+
+
+def tables() -> dict[str, bytes]:
+    """Return every table of the corpus by its name."""
+    airdata = (
+        "time(millisecond),datetime(utc),latitude,longitude,height_above_takeoff(feet),altitude_above_seaLevel(feet),"
+        "xSpeed(mph),ySpeed(mph),compass_heading(degrees),pitch(degrees),roll(degrees),gimbal_heading(degrees),"
+        "gimbal_pitch(degrees),isPhoto\r\n"
+    )
+    rows = [
+        (
+            1000 + 100 * i,
+            f"2024-05-01 10:00:{i // 10:02}",
+            f"{LAT:.6f}",
+            f"{LON:.6f}",
+            262.8,
+            395.3,
+            10,
+            0,
+            12,
+            1,
+            -1,
+            10,
+            -90,
+            0,
+        )
+        for i in range(25)
+    ]
+    flytrex = (
+        "latitude,longitude,altitude(feet),ascent(feet),speed(mph),time(millisecond),datetime(utc),satellites\n"
+        "14.5429408058,-90.5219997482,4800.20565465,336.2861,20.9,334100.0,2016-07-23 22:50:45.288000,19\n"
+        "14.5429477414,-90.5220156858,4800.53373865,336.614184,20.7,334300.0,2016-07-23 22:50:45.590000,19\n"
+    )
+    plain = "time,lat,lon,rel_alt,gimbal_yaw,gimbal_pitch\n2024-05-01T10:00:00Z,-34.123456,-58.654321,80.1,10,-90\n"
+    record = (
+        "sep=,\nCUSTOM.updateTime [UTC],OSD.latitude,OSD.longitude,OSD.height [ft],OSD.yaw,OSD.pitch,OSD.roll,"
+        "GIMBAL.yaw,GIMBAL.pitch,GIMBAL.roll\n2024-05-01 10:00:00.00,-34.123456,-58.654321,262.8,12,1,-1,10,-90,0\n"
+    )
+    return {
+        "airdata.csv": (airdata + "".join(",".join(map(str, row)) + "\r\n" for row in rows)).encode("utf-8-sig"),
+        "flytrex.csv": flytrex.encode(),
+        "dji-flight-record.csv": record.encode(),
+        "semicolons.csv": plain.replace(",", ";").replace(".", ",").encode(),
+        "tabs.csv": plain.replace(",", "\t").encode(),
+        "utf-16.csv": plain.encode("utf-16"),
+        "one-bad-value.csv": plain.replace(",80.1,", ",n/a,").encode(),
+        "week-dates.csv": plain.replace("2024-05-01T10", "2024-W18-3T10").encode(),
+    }
+
+
+def stepped_tlog() -> bytes:
+    """Return a station's log whose clock was at 1970 until it was set, two seconds into the flight."""
+    raw = tlog({1: (46.0, 7.0)}, 40)
+    size = len(raw) // 40
+    early = b"".join(struct.pack(">Q", i * 100_000) + raw[i * size + 8 : (i + 1) * size] for i in range(20))
+    return early + raw[20 * size :]
 
 
 # Values that MISB ST 0601 itself gives as examples, with what they mean.
@@ -458,7 +530,7 @@ def metadata() -> dict[str, bytes]:
 
 def main(folder: Path) -> None:
     """Write the corpus."""
-    for name, content in (stills() | logs() | metadata()).items():
+    for name, content in (stills() | logs() | tables() | metadata()).items():
         (folder / name).write_bytes(content)
 
 

@@ -115,3 +115,28 @@ def test_no_stream_crashes_the_reader(tmp_path_factory: pytest.TempPathFactory, 
         assert len(read_klv(path)) > 0
     except SourceError as error:
         assert "fuzz.klv" in str(error)
+
+
+def test_a_set_cut_between_two_packets_is_joined(tmp_path: Path) -> None:
+    """A multiplexer may end a packet inside a set; the next one begins with the rest."""
+    av: Any = pytest.importorskip("av")
+    path = tmp_path / "cut.ts"
+    with av.open(str(path), "w", format="mpegts") as container:
+        video = container.add_stream("mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        data = container.add_data_stream("klv")
+        for i in range(25):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), i, np.uint8))
+            frame.pts = i
+            container.mux(video.encode(frame))
+            if i % 5 == 0:
+                whole = looking_down(i)
+                for piece, late in ((whole[:60], 0), (whole[60:], 1)):
+                    packet = av.Packet(piece)
+                    packet.stream, packet.time_base = data, Fraction(1, 90_000)
+                    packet.pts = packet.dts = i * 3600 + late
+                    container.mux(packet)
+        container.mux(video.encode())
+    track = read_klv(path)
+    assert len(track) == 5
+    assert track.refused == ()

@@ -101,7 +101,7 @@ def test_a_gpx_track_is_in_utc(tmp_path: Path) -> None:
     assert (pose.lat_deg, pose.lon_deg, pose.altitude_m, pose.height_m) == (-34.5, -58.5, 12.5, None)
     assert [line.partition(", ")[2] for line in track.refused] == [
         "line 5: the track point has no time",
-        "line 6: could not convert string to float: 'x'",
+        "line 6: 'x' is not a number",
     ]
 
 
@@ -244,3 +244,16 @@ def test_no_still_crashes_the_parser(
         assert abs(read_still(path).pose.lat_deg) <= 90
     except SourceError as error:
         assert "fuzz.jpg" in str(error)
+
+
+def test_a_hero_s_dilution_widens_the_radius(tmp_path: Path) -> None:
+    """GPSP is a hundred times the dilution of precision: at 8 the radius is four times that under open sky."""
+    path = tmp_path / "h.mp4"
+    stream = hero([(-331253688, -1173310668, 15711, 0, 0)])
+    worse = klv(b"GPSP", b"S", 2, struct.pack(">H", 800))
+    inner = stream[8:][8:]  # what the device and the stream hold
+    for extra, radius_m in ((b"", 5.0), (worse, 20.0)):
+        path.write_bytes(mp4(nest(b"DEVC", nest(b"STRM", extra + inner))))
+        pose = read_gpmf(path).at(0)
+        assert pose is not None
+        assert pose.h_acc_m == radius_m

@@ -183,7 +183,21 @@ def test_nothing_is_deployed_in_flight(
 
 def test_a_disarmed_autopilot_allows(aircraft: Aircraft, say: Callable[..., int]) -> None:
     """A flight on the ground, with motors that are known to be off, may be restarted."""
-    Running(say(armed=False), "").refuse_in_flight()
+    Running(say(armed=False), "").refuse_in_flight(aircraft.home / "flights")
+
+
+def test_a_flight_without_a_health_port_is_found_by_its_lock(aircraft: Aircraft, make_bundle: MakeBundle) -> None:
+    """A flight that somebody started by hand; once it has ended, nothing is in the way."""
+    from overflight.runtime.flight.directory_lock import lock_directory, release
+
+    flight = aircraft.home / "flights" / "20261125T190000Z"
+    flight.mkdir(parents=True)
+    bundle = make_bundle("first")
+    lock = lock_directory(flight)
+    with pytest.raises(OverflightError, match=r"a flight goes on .*20261125T190000Z"):
+        aircraft.update(running=NO_FLIGHT).take(str(bundle.directory), None)
+    release(lock)
+    assert aircraft.update(running=NO_FLIGHT).take(str(bundle.directory), None).action == "deployed"
 
 
 def test_only_one_update_at_a_time(aircraft: Aircraft, make_bundle: MakeBundle) -> None:
