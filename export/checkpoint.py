@@ -245,7 +245,7 @@ def _find_weights(directory: Path) -> list[Path]:
     if CONFIG in here and any(name in here for name in (*TRANSFORMERS_WEIGHTS, _BIN_INDEX)):
         return _transformers_files(directory, here)
     if CONFIG not in here and OPEN_CLIP not in here:
-        raise MissingError(
+        raise UsageError(
             f"{directory}: no checkpoint here (no {CONFIG}, no {OPEN_CLIP}); give the directory or hub id of one, "
             "or a file of weights with --like"
         )

@@ -27,7 +27,7 @@ _UNKNOWN = "unknown"  # the revision of a local copy
 def locate(source: str) -> tuple[Path, str]:
     """Return a checkpoint's directory or file, and its name.
 
-    A hub id is downloaded into the hub's own cache, where an interrupted download resumes. Raises MissingError where
+    A hub id is downloaded into the hub's own cache, where an interrupted download resumes. Raises UsageError where
     there is nothing.
     """
     path = Path(source)
@@ -37,7 +37,7 @@ def locate(source: str) -> tuple[Path, str]:
         return path, path.stem
     if _HUB_ID.fullmatch(source):
         return Repository().get(source, None, None)[0], source.rpartition("/")[2]
-    raise MissingError(
+    raise UsageError(
         f"{source}: no such directory or file; give a checkpoint's directory, a file of weights or a hub id"
     )
 
@@ -51,7 +51,7 @@ def locate_tokenizer(source: str) -> Path:
         return path.parent
     if _HUB_ID.fullmatch(source):
         return Repository().get_tokenizer(source)
-    raise MissingError(f"{source}: no such directory; give one with a tokenizer.json, or a hub id")
+    raise UsageError(f"{source}: no such directory; give one with a tokenizer.json, or a hub id")
 
 
 def locate_in(source: Path) -> Path | None:
@@ -70,7 +70,7 @@ class Repository:
         self._endpoint = place if place is not None and place.startswith(("http://", "https://")) else None
         self._copy = Path(place) if place is not None and self._endpoint is None else None
         if self._copy is not None and not self._copy.is_dir():
-            raise MissingError(f"{place}: no such directory; give a mirror's URL or a directory with a copy")
+            raise UsageError(f"{place}: no such directory; give a mirror's URL or a directory with a copy")
 
     def get(self, name: str, revision: str | None, file: str | None) -> tuple[Path, str]:
         """Return a repository's checkpoint, or one file of it, and its commit."""

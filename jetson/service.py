@@ -1,4 +1,8 @@
-"""The service: a systemd unit that runs from boot and is restarted without limit; only its own folder is writable."""
+"""The service: the systemd unit that starts a flight at boot and restarts it whenever it ends.
+
+Each service reads one configuration file of ``overflight run``. A service without a name is ``overflight.service``; one
+with a name, such as ``front``, is the instance ``overflight@front.service``, so several cameras can fly at once.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,20 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 
 from overflight.jetson.checks import parse_groups
 from overflight.jetson.sysfs import text
 
-UNIT = Path("etc/systemd/system/overflight.service")
-ENVIRONMENT = Path("etc/overflight/source.env")
+UNITS = Path("etc/systemd/system")
+CONFIGS = Path("etc/overflight")
 HOME = Path("/var/lib/overflight")
+UNIT = UNITS / "overflight.service"
 PORT = 9180  # of the health server
-_GROUPS = ("video", "render", "dialout")
+MADE_BY = "Overflight service"  # the comment of the user that install makes: remove deletes no other
+GROUPS = ("video", "render", "dialout")
 # Names in /proc/devices, with globs, and nodes of the "misc" class, which have no name of their own there. What does
 # not exist on a machine is ignored.
 _DEVICES = (
@@ -26,39 +32,29 @@ _DEVICES = (
     "/dev/nvmap", "/dev/nvsciipc", "/dev/host1x-fence", "char-ttyTHS", "char-ttyUSB", "char-ttyACM", "char-ttyS",
     "char-ttyAMA",
 )  # fmt: skip
-_SECRET = re.compile(r"://[^/]*@|(?i:passw|passphrase|token|secret)[^=]*=")
 _HOMES = ("/home", "/root", "/run/user")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True)
 class Service:
-    """What the service runs, and as which user. ``home`` holds its flights and its engine store.
+    """How a service runs. ``home`` holds its flights and its engine store.
 
-    ``deployed`` uses the bundle and the bank of ``overflight deploy``. ``options`` are further options of ``run``,
-    ``devices`` further device nodes.
+    ``deployed`` uses the bundle and the bank of ``overflight deploy``; ``devices`` are further device nodes.
     """
 
-    source: str
-    labels: Path | None = None
-    bundle: Path | None = None
+    name: str = ""
     home: Path = HOME
     user: str = "overflight"
     watchdog_s: int = 30
     memory_high: str = "60%"
     memory_max: str = "75%"
-    health: int = PORT
     deployed: bool = False
     devices: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.deployed and (self.labels or self.bundle):
-            raise ValueError("--deployed: the deployment brings bundle and labels; leave out --bundle and --labels")
-        secret = next((option for option in self.options if _SECRET.search(option)), None)
-        if secret is not None:
-            raise ValueError(
-                "a password in an option would stand in a unit that every user can read; use a file for it"
-            )
+        if self.name and (self.name == "flight" or not _NAME.fullmatch(self.name)):
+            raise ValueError(f"--name {self.name}: expected small letters, digits, - or _, such as front")
         for device in self.devices:
             if not device.startswith(("/dev/", "char-", "block-")) or any(sign.isspace() for sign in device):
                 raise ValueError(
@@ -66,104 +62,145 @@ class Service:
                 )
 
     @property
-    def arguments(self) -> list[str]:
-        """The arguments of ``run`` after the source."""
-        if self.deployed:
-            current = self.home / "deployments" / "current"
-            chosen = ["--bundle", f"{current}/bundle", "--labels", f"{current}/bank.safetensors", "--watch-bank"]
-        else:
-            chosen = [*_option("--labels", self.labels), *_option("--bundle", self.bundle)]
-        return [*chosen, "--health", str(self.health), *self.options]
+    def unit(self) -> str:
+        """The name of the service as systemctl takes it."""
+        return f"overflight@{self.name}.service" if self.name else "overflight.service"
+
+    @property
+    def unit_file(self) -> Path:
+        """The unit's path below the root; instances share one."""
+        return UNITS / ("overflight@.service" if self.name else "overflight.service")
+
+    @property
+    def link(self) -> Path:
+        """The link that starts the service at boot."""
+        return UNITS / "multi-user.target.wants" / self.unit
+
+    @property
+    def config(self) -> Path:
+        """The path of the flight's configuration below the root."""
+        return CONFIGS / f"{self.name or 'flight'}.toml"
 
 
-def render(service: Service, root: Path = Path("/"), program: Path | None = None) -> str:
-    """Write the unit. The source is not in it: it may hold a password, and every user can read units."""
-    program = program or _program()
+def render(service: Service, root: Path = Path("/"), program: Path | None = None, configs: str = "") -> str:
+    """Write the unit; ``configs`` are the texts of the configurations that it reads.
+
+    They are not in it: they may hold a password, and everyone can read units.
+    """
+    program = program or program_path()
     groups = parse_groups(text(root / "etc/group") or "")
-    own = service.home == HOME
-    writable = (
-        f"StateDirectory={HOME.name}\nStateDirectoryMode=0755" if own else f"ReadWritePaths={_quote(service.home)}"
-    )
+    below = "/%i" if service.name else ""
+    if service.home == HOME:
+        state = f"{HOME.name} {HOME.name}/%i" if service.name else HOME.name
+        writable = f"StateDirectory={state}\nStateDirectoryMode=0755"
+    else:
+        writable = f"ReadWritePaths={_quote(service.home)}"
     template = Template(Path(__file__).with_name("overflight.service").read_text(encoding="utf-8"))
     return template.substitute(
         program=_quote(program),
         resume=_resume(service, program),
-        arguments=" ".join(_quote(argument) for argument in service.arguments),
-        environment=_specifier(f"/{ENVIRONMENT}"),
+        config=f"/{CONFIGS}/{'%i' if service.name else 'flight'}.toml",
+        name=service.unit_file.name,
+        described=" (%i)" if service.name else "",
         home=_specifier(str(service.home)),
+        work=_specifier(str(service.home)) + below,
         user=service.user,
-        groups=" ".join(group for group in _GROUPS if group in groups),
+        groups=" ".join(group for group in GROUPS if group in groups),
         watchdog_s=service.watchdog_s,
         memory_high=service.memory_high,
         memory_max=service.memory_max,
         writable=writable,
-        protect_home=_protect_home(program, service),
+        protect_home=_protect_home(program, configs),
         devices="\n".join(f"DeviceAllow={_specifier(device)} rw" for device in (*_DEVICES, *service.devices)),
     )
 
 
-def install(service: Service, root: Path = Path("/"), program: Path | None = None) -> list[str]:
-    """Write the unit and the source, add the user, and start the service; returns what was done.
+def install(
+    service: Service, config: str, root: Path = Path("/"), program: Path | None = None, *, dry_run: bool = False
+) -> list[str]:
+    """Write the unit and the flight's configuration, make the user, and start; return what was done.
 
-    Only writes the files where ``root`` is not this machine's own or systemd does not run. Raises PermissionError.
+    With ``dry_run`` nothing is done and the same lines say what would be. Where ``root`` is not this machine's own, the
+    files are written and the service starts when that system boots. Raises PermissionError, RuntimeError when a program
+    fails, ValueError for a configuration that a service cannot have.
     """
-    unit, environment = root / UNIT, root / ENVIRONMENT
-    unit.parent.mkdir(parents=True, exist_ok=True)
-    environment.parent.mkdir(parents=True, exist_ok=True)
-    _write(environment, f"OVERFLIGHT_SOURCE={_value(service.source)}\n", 0o600)
-    _write(unit, render(service, root, program), 0o644)
-    done = [f"wrote {unit}", f"wrote {environment} (readable by root only)"]
+    if re.search(r"^\s*out\s*=", config, re.MULTILINE):
+        raise ValueError("out: a service begins a new flight at every start; remove this key")
+    others = _instances(root, service)
+    configs = [config, *((root / CONFIGS / f"{name}.toml").read_text(encoding="utf-8") for name in others)]
+    unit = render(service, root, program, "\n".join(configs))
+    if others and _shared_part(text(root / service.unit_file) or "") != _shared_part(unit):
+        raise ValueError(
+            f"{service.unit_file.name}: the service {others[0]} uses it with other options; "
+            "give the same --home, --user, --watchdog, --device and --deployed"
+        )
+    steps = _Steps(dry_run)
+    steps.write(root / service.config, config, 0o600)
+    steps.write(root / service.unit_file, unit, 0o644)
+    steps.link(root / service.link, Path("/") / service.unit_file)
+    if not _user(root, service.user):
+        steps.run("useradd", *_prefix(root), *_user_options(service), service.user)
     if root != Path("/"):
-        return done
-    if not _has_user(root, service.user):
-        shell = shutil.which("nologin") or "/usr/sbin/nologin"
-        _run("useradd", "--system", "--home-dir", str(service.home), "--no-create-home", "--shell", shell, service.user)
-        done.append(f"added the user {service.user}")
-    service.home.mkdir(parents=True, exist_ok=True)
+        return steps.done
+    work = service.home / service.name
+    steps.folder(work)
     if service.home != HOME:
-        shutil.chown(service.home, service.user)
+        steps.own(work, service.user)
     if not systemd_runs(root):
-        return [*done, "systemd does not run here: the service starts at the next boot"]
-    _run("systemctl", "daemon-reload")
-    _run("systemctl", "enable", unit.name)
-    _run("systemctl", "restart", "--no-block", unit.name)
-    return [*done, "started; follow it with: journalctl -fu overflight"]
+        return [*steps.done, f"{service.unit} starts at the next boot: systemd is not running here"]
+    steps.run("systemctl", "daemon-reload")
+    steps.run("systemctl", "restart", "--no-block", service.unit)
+    return [*steps.done, f"follow it with: journalctl -fu {service.unit.removesuffix('.service')}"]
 
 
-def remove(root: Path = Path("/")) -> list[str]:
-    """Stop the service and delete its files; flights, engines and the user are kept. Safe to call twice."""
-    done: list[str] = []
-    if root == Path("/") and systemd_runs(root) and (root / UNIT).exists():
-        _run("systemctl", "disable", "--now", UNIT.name)
-        done.append("stopped")
-    for path in (root / UNIT, root / ENVIRONMENT):
-        if path.exists():
-            path.unlink()
-            done.append(f"deleted {path}")
-    if root == Path("/") and systemd_runs(root):
-        _run("systemctl", "daemon-reload")
-    return done
+def remove(service: Service, root: Path = Path("/"), *, purge: bool = False) -> list[str]:
+    """Stop the service and delete all that install made; return what was done. Safe to call twice.
+
+    Flights, engines and the outbox stay, owned by root, unless ``purge`` is set. What other services need stays too.
+    """
+    service = _as_installed(service, root)
+    steps = _Steps()
+    live = root == Path("/") and systemd_runs(root)
+    if live and ((root / service.unit_file).exists() or (root / service.link).is_symlink()):
+        steps.run("systemctl", "stop", service.unit)
+        steps.run("systemctl", "reset-failed", service.unit, needed=False)
+    steps.delete(root / service.link, root / service.config, root / CONFIGS / "source.env")
+    others = _installed(root)
+    if not _instances(root, service):
+        steps.delete(root / service.unit_file)
+    if live:
+        steps.run("systemctl", "daemon-reload")
+    if not others:
+        if f":{MADE_BY}:" in _user(root, service.user):
+            steps.run("userdel", *_prefix(root), service.user)
+        steps.delete_empty(root / CONFIGS, root / service.link.parent)
+    if root == Path("/"):
+        _remove_home(service, steps, last=not others, purge=purge)
+    return steps.done if any(line != "ran systemctl daemon-reload" for line in steps.done) else []
+
+
+def installed_home(root: Path = Path("/")) -> Path | None:
+    """Return the home of the installed services, or None where none is installed."""
+    for unit in ("overflight.service", "overflight@.service"):
+        if home := _environment_home(text(root / UNITS / unit) or ""):
+            return home
+    return None
+
+
+def systemd_runs(root: Path = Path("/")) -> bool:
+    """Whether systemd is this machine's manager, as sd_booted(3) asks it."""
+    return (root / "run/systemd/system").is_dir()
+
+
+def program_path() -> Path:
+    """Return how ``overflight`` was called: by its link, which an upgrade moves, rather than by one version's path."""
+    called = Path(sys.argv[0]).absolute()
+    return called if called.name == "overflight" and called.is_file() else Path(sys.executable).with_name("overflight")
 
 
 def _own_files() -> list[str]:
     """Return where this interpreter and this package really lie: a link in /opt may point into a home directory."""
     return [str(Path(path).resolve()) for path in (sys.executable, __file__)]
-
-
-def installed_home(root: Path = Path("/")) -> Path | None:
-    """Return the home of the installed service, or None where none is installed."""
-    found = re.search(r'^Environment="OVERFLIGHT_HOME=(.*?)"', text(root / UNIT) or "", re.MULTILINE)
-    return None if found is None else Path(found[1].replace("%%", "%"))
-
-
-def systemd_runs(root: Path = Path("/")) -> bool:
-    """Whether systemd is this machine's service manager; the test of sd_booted(3)."""
-    return (root / "run/systemd/system").is_dir()
-
-
-def _option(name: str, path: Path | None) -> list[str]:
-    """Return an option with an absolute path, whose links are kept: an update moves them."""
-    return [] if path is None else [name, str(path.absolute())]
 
 
 def _resume(service: Service, program: Path) -> str:
@@ -173,20 +210,127 @@ def _resume(service: Service, program: Path) -> str:
     return f"ExecStartPre=-{_quote(program)} update --resume --home {_quote(service.home)}\n"
 
 
-def _protect_home(program: Path, service: Service) -> str:
+def _protect_home(program: Path, configs: str) -> str:
     """Hide home directories, unless something that the service reads lies there."""
-    read = [str(program), str(program.resolve()), *_own_files(), *service.arguments]
+    read = [str(program), str(program.resolve()), *_own_files(), *re.findall(r'"(/[^"]*)', configs)]
     return "read-only" if any(path.startswith(_HOMES) for path in read) else "yes"
 
 
-def _program() -> Path:
-    """Return the path by which ``overflight`` was called: its link, which an upgrade moves, not one version's path."""
-    called = Path(sys.argv[0]).absolute()
-    return called if called.name == "overflight" and called.is_file() else Path(sys.executable).with_name("overflight")
+def _shared_part(unit: str) -> list[str]:
+    """Return the lines of a unit that do not depend on what the configurations name."""
+    return [line for line in unit.strip().splitlines() if not line.startswith("ProtectHome=")]
+
+
+def _environment_home(unit: str) -> Path | None:
+    found = re.search(r'^Environment="OVERFLIGHT_HOME=(.*?)"', unit, re.MULTILINE)
+    return None if found is None else Path(found[1].replace("%%", "%"))
+
+
+class _Steps:
+    """Does one thing after another and notes each in words; in a dry run it only notes."""
+
+    def __init__(self, dry_run: bool = False) -> None:
+        self._dry_run = dry_run
+        self.done: list[str] = []
+
+    def write(self, path: Path, content: str, mode: int) -> None:
+        readers = "readable by root only" if mode == 0o600 else "readable by all"
+        self._note(f"write {path} ({readers})", f"wrote {path} ({readers})")
+        if not self._dry_run:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, content, mode)
+
+    def link(self, path: Path, to: Path) -> None:
+        if path.is_symlink() and path.readlink() == to:
+            return
+        self._note(f"link {path}, to start at boot", f"linked {path}, to start at boot")
+        if not self._dry_run:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            path.symlink_to(to)
+
+    def folder(self, path: Path) -> None:
+        if not path.is_dir():
+            self._note(f"make {path}", f"made {path}")
+            if not self._dry_run:
+                path.mkdir(parents=True, exist_ok=True)
+
+    def own(self, path: Path, user: str) -> None:
+        self._note(f"give {path} to {user}", f"gave {path} to {user}")
+        if not self._dry_run:
+            shutil.chown(path, user)
+
+    def delete(self, *paths: Path) -> None:
+        for path in paths:
+            if path.exists() or path.is_symlink():
+                self.done.append(f"deleted {path}")
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def delete_empty(self, *folders: Path) -> None:
+        for folder in folders:
+            if folder.is_dir() and not any(folder.iterdir()):
+                self.done.append(f"deleted {folder}")
+                folder.rmdir()
+
+    def run(self, *command: str, needed: bool = True) -> None:
+        self._note(f"run {' '.join(command)}", f"ran {' '.join(command)}")
+        if self._dry_run:
+            return
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode and needed:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+
+    def _note(self, would: str, did: str) -> None:
+        self.done.append(f"would {would}" if self._dry_run else did)
+
+
+def _user_options(service: Service) -> list[str]:
+    shell = shutil.which("nologin") or "/usr/sbin/nologin"
+    home = ["--home-dir", str(service.home), "--no-create-home"]
+    return ["--system", *home, "--shell", shell, "--comment", MADE_BY]
+
+
+def _prefix(root: Path) -> list[str]:
+    return [] if root == Path("/") else ["--prefix", str(root)]
+
+
+def _installed(root: Path) -> list[str]:
+    """Return the names of the configurations that are there."""
+    return sorted(path.stem for path in (root / CONFIGS).glob("*.toml"))
+
+
+def _instances(root: Path, service: Service) -> list[str]:
+    """Return the other services that share a service's unit."""
+    return [name for name in _installed(root) if service.name and name not in ("flight", service.name)]
+
+
+def _as_installed(service: Service, root: Path) -> Service:
+    """Return the service with the user and the home that its unit names."""
+    unit = text(root / service.unit_file) or ""
+    home = _environment_home(unit)
+    user = re.search(r"^User=(.*)$", unit, re.MULTILINE)
+    if home is None or user is None:
+        return service
+    return replace(service, home=home, user=user[1])
+
+
+def _remove_home(service: Service, steps: _Steps, *, last: bool, purge: bool) -> None:
+    work = service.home / service.name
+    if purge and (service.name or last):
+        steps.delete(work)
+    else:
+        steps.delete_empty(work)
+    if not last or not service.home.is_dir():
+        return
+    steps.delete_empty(service.home)
+    if service.home.is_dir():
+        for path in [service.home, *service.home.rglob("*")]:
+            os.chown(path, 0, 0, follow_symlinks=False)  # the number of a deleted user may become another's
+        steps.done.append(f"kept the flights and engines in {service.home}, owned by root now")
 
 
 def _specifier(value: str) -> str:
-    """Escape percent signs, which systemd reads as specifiers."""
+    """Hide a percent sign from systemd's specifiers."""
     return value.replace("%", "%%")
 
 
@@ -196,15 +340,10 @@ def _quote(argument: str | Path) -> str:
     return f'"{word}"' if not word or any(sign in word for sign in " \t;\\\"'#") else word
 
 
-def _value(value: str) -> str:
-    """Quote a value as systemd.exec(5) reads an EnvironmentFile."""
-    for sign in ("\\", '"', "`", "$"):
-        value = value.replace(sign, f"\\{sign}")
-    return f'"{value}"'
-
-
-def _has_user(root: Path, user: str) -> bool:
-    return any(line.startswith(f"{user}:") for line in (text(root / "etc/passwd") or "").splitlines())
+def _user(root: Path, user: str) -> str:
+    """Return a user's line in the system's list of users; empty where there is none."""
+    lines = (text(root / "etc/passwd") or "").splitlines()
+    return next((line for line in lines if line.startswith(f"{user}:")), "")
 
 
 def _write(path: Path, content: str, mode: int) -> None:
@@ -215,9 +354,3 @@ def _write(path: Path, content: str, mode: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from overflight.runtime.errors import BundleError, MissingError
+from overflight.runtime.errors import BundleError, MissingError, UsageError
 from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
@@ -162,15 +162,17 @@ class Bundle:
     def open(cls, directory: str | os.PathLike[str], *, signed: bool = True) -> Bundle:
         """Read a bundle's manifest and check its signature, where this machine trusts a key.
 
-        ``signed=False`` opens a bundle that is still being made. Raises MissingError where no bundle is, BundleError
-        where its manifest is torn or of another schema, SignatureError where no trusted key signed it.
+        ``signed=False`` opens a bundle that is still being made. Raises UsageError where no bundle is (MissingError for
+        the default model's), BundleError where its manifest is torn or of another schema, SignatureError where no
+        trusted key signed it.
         """
         path = Path(directory)
         try:
             with (path / MANIFEST).open("rb") as file:
                 raw = file.read(MAX_MANIFEST_BYTES + 1)
         except OSError as error:
-            raise MissingError(
+            kind = MissingError if path == default_bundle() else UsageError
+            raise kind(
                 f"{path}: no bundle here ({error.strerror}: {MANIFEST}); make one with: overflight export"
             ) from error
         if len(raw) > MAX_MANIFEST_BYTES:

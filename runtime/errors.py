@@ -1,20 +1,21 @@
-"""The errors that reach a user: what was got, what was expected, what to do.
+"""The errors that reach a user: what was wrong, what was expected, what to do.
 
-OverflightError            exit 1: it was tried and failed
+OverflightError            exit 1: it failed
 ├── BundleError            a bundle is torn, foreign or of another schema
 ├── BankError              a label bank cannot be read
 ├── SourceError            frames cannot be read
+│   └── NoSourceError      exit 2: the file that was named does not exist
 ├── EngineError            an engine failed or answered nonsense
 ├── SignatureError         content is not signed by a trusted key, or was changed after signing
-├── UsageError             exit 2: asked for wrongly
-└── MissingError           exit 3: a device, a library or a part is not there
+├── UsageError             exit 2: an argument is wrong, or a file that it names does not exist
+└── MissingError           exit 3: a device, a library or a part of the installation is missing
 """
 
 from __future__ import annotations
 
 
 class OverflightError(Exception):
-    """It was tried and failed; the message is one line that says what to do."""
+    """It failed; the message is one line that says what to do."""
 
     exit_code = 1
 
@@ -29,6 +30,12 @@ class BankError(OverflightError):
 
 class SourceError(OverflightError):
     """Frames cannot be read from a source."""
+
+
+class NoSourceError(SourceError):
+    """A file that was named does not exist."""
+
+    exit_code = 2
 
 
 class EngineError(OverflightError):

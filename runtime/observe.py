@@ -12,6 +12,7 @@ from threadpoolctl import ThreadpoolController
 from overflight.runtime.decisions.decide import Decider, Decision
 from overflight.runtime.decisions.match import Match, Matcher
 from overflight.runtime.errors import EngineError
+from overflight.runtime.paths import printable
 from overflight.runtime.pose.geotag import Location
 from overflight.runtime.records import Costs, Observation, Score
 from overflight.runtime.resize import Resizer
@@ -152,7 +153,7 @@ class Observer:
             dropped=dict(dropped),
             skipped=dict(skipped),
             media_ns=frame.media_ns,
-            name=frame.name,
+            name=None if frame.name is None else printable(frame.name),
             pose=location.pose,
             place=location.place,
             window=frame.window,

@@ -14,7 +14,7 @@ _PATH: Any = click.Path(path_type=Path)
 
 @click.group("bench", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Measure the cost of a frame, compared with other libraries and the machine's limit.
+    """Measure what a frame costs, next to other runtimes and the hardware's limit.
 
     Every measurement becomes a row with its raw samples and its conditions; --out keeps rows in a file.
 

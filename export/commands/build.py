@@ -31,7 +31,7 @@ def command(
     beside: Path | None,
     as_json: bool,
 ) -> None:
-    """Build the engines of this device, prove each, and let the fastest fly.
+    """Build this device's engines, test each, and use the fastest that passes.
 
     Every candidate is held to the fp32 reference on held-out frames; those that are faithful are timed side by side.
     Frames in folders that are named as labels also give the accuracy.

@@ -1,14 +1,20 @@
-"""``overflight service``: run from boot."""
+"""The service command: fly from boot."""
 
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import re
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from overflight.jetson import service as room
+from overflight.jetson.checks import parse_groups
+from overflight.jetson.sysfs import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,95 +26,210 @@ _ROOT = click.option(
     help="Write into the file system of an image instead of this machine.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-_WHAT = (
-    click.argument("source"),
-    click.option("--labels", type=click.Path(path_type=Path), help="A label bank; the bundle's own when left out."),
-    click.option("--bundle", type=click.Path(path_type=Path), help="A bundle; the default model's when left out."),
-    click.option("--deployed", is_flag=True, help="Use the bundle and the labels of overflight deploy."),
-    click.option("--home", type=click.Path(path_type=Path), default=room.HOME, help="Holds flights and engines."),
-    click.option("--user", default="overflight", show_default=True, help="The service's user; created if missing."),
-    click.option("--watchdog", "watchdog_s", type=click.IntRange(min=2), default=30, show_default=True,
-                 help="Seconds without a frame until it is restarted."),
-    click.option("--health", type=click.IntRange(1, 65535), default=room.PORT, show_default=True,
-                 help="Loopback port of the health server."),
-    click.option("--device", "devices", multiple=True,
-                 help="A further device that may be used, such as /dev/ttyTHS1 or char-ttyS; repeatable."),
+_NAME = click.option("--name", default="", help="One of several cameras, such as front: overflight@front.service.")
+_HOME = click.option("--home", type=click.Path(path_type=Path), default=room.HOME, help="Holds flights and engines.")
+_USER = click.option("--user", default="overflight", show_default=True, help="The user that runs it; made if missing.")
+_FLIGHT = (
+    click.argument("source", required=False),
     click.argument("options", nargs=-1),
-)  # fmt: skip
+    click.option("--config", type=click.Path(path_type=Path), help="A configuration: see overflight run --config."),
+    click.option("--labels", type=click.Path(path_type=Path), help="A label bank.  [default: the bundle's]"),
+    click.option("--bundle", type=click.Path(path_type=Path), help="A bundle.  [default: the default model's]"),
+)
+_RUNS = (
+    _NAME,
+    _HOME,
+    _USER,
+    click.option(
+        "--watchdog",
+        "watchdog_s",
+        type=click.IntRange(min=2),
+        default=30,
+        show_default=True,
+        help="Restart after so many seconds without a frame.",
+    ),
+    click.option("--deployed", is_flag=True, help="Use the bundle and the labels of overflight deploy."),
+    click.option(
+        "--device",
+        "devices",
+        metavar="NODE",
+        multiple=True,
+        help="Allow a further device, such as /dev/ttyTHS1 or char-ttyS; repeat.",
+    ),
+)
 
 
-def _what(function: Callable[..., None]) -> Callable[..., None]:
-    for decorate in reversed(_WHAT):
-        function = decorate(function)
-    return function
+def _with(options: tuple[Callable[..., Any], ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
-class _NotRoot(click.ClickException):
+class _Missing(click.ClickException):
     exit_code = 3
 
 
 @click.group()
 def command() -> None:
-    """Run from boot: write, install or remove the systemd service.
+    """Install, show or remove the systemd service that flies from boot.
 
     \b
-    sudo overflight service install csi://0 --labels bank.safetensors
+    sudo overflight service install --config flight.toml
+    sudo overflight service install --config front.toml --name front
     """
 
 
 @command.command()
-@_what
+@_with(_FLIGHT)
+@_with(_RUNS)
+@click.option(
+    "--health",
+    metavar="PORT",
+    type=click.IntRange(1, 65535),
+    help=f"Port of the health server.  [default: the configuration's, or {room.PORT}]",
+)
+@click.option("--dry-run", is_flag=True, help="Check everything and print what would be done.")
+@click.option("--no-check", is_flag=True, help="Skip the check of source, bank, bundle, engine and links.")
 @_ROOT
 @_JSON
-def install(root: Path, as_json: bool, **what: Any) -> None:
-    """Install the service and start it; repeat it with other options to change it.
+def install(
+    source: str | None,
+    options: tuple[str, ...],
+    config: Path | None,
+    labels: Path | None,
+    bundle: Path | None,
+    health: int | None,
+    dry_run: bool,
+    no_check: bool,
+    root: Path,
+    as_json: bool,
+    **runs: Any,
+) -> None:
+    """Install the service and start it; install it again to change it.
 
-    OPTIONS after -- are further options of overflight run.
+    Everything is checked first, as the service's user: the source must deliver a frame, the bundle, the bank and the
+    engine must load, and the links' addresses must be valid. Nothing is written if a check fails. OPTIONS after --
+    are further options of overflight run.
 
     \b
     sudo overflight service install /dev/video0 --labels bank.safetensors
+    sudo overflight service install --config flight.toml
     sudo overflight service install csi://0 --deployed -- --pose udpin:0.0.0.0:14550
     """
-    _tell(lambda: room.install(_service(**what), root), as_json=as_json)
+
+    def act() -> list[str]:
+        service = room.Service(**runs)
+        here = [*([] if source is None else [source]), *options]
+        files = _files(service, config, labels, bundle)
+        if config is None and (not here or here[0].startswith("-")):
+            raise click.UsageError("no source; name one, or a configuration with --config")
+        if health is not None or not _has_port(config, options):
+            files += ["--health", str(health or room.PORT)]
+        there = not service.deployed or _deployment(service).exists()
+        flight = _configuration(service, [*here, *files], check=root == Path("/") and not no_check and there)
+        unchecked = [] if there else ["not checked: nothing is deployed yet; bring a bundle with overflight deploy"]
+        return [*unchecked, *room.install(service, flight, root, dry_run=dry_run)]
+
+    _act(act, as_json=as_json)
 
 
 @command.command()
-@_what
+@_with(_RUNS)
 @_JSON
-def show(as_json: bool, **what: Any) -> None:
+def show(as_json: bool, **runs: Any) -> None:
     """Print the unit that install would write.
 
     \b
-    overflight service show /dev/video0 > overflight.service
+    overflight service show > overflight.service
     """
-    unit = room.render(_service(**what))
+    try:
+        unit = room.render(room.Service(**runs))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     click.echo(json.dumps({"unit": unit}) if as_json else unit, nl=as_json)
 
 
 @command.command()
+@_NAME
+@click.option("--purge", is_flag=True, help="Delete its flights and engines too.")
 @_ROOT
 @_JSON
-def remove(root: Path, as_json: bool) -> None:
-    """Stop the service and delete it; flights and engines are kept.
+def remove(name: str, purge: bool, root: Path, as_json: bool) -> None:
+    """Stop the service and delete all that install made; flights and engines stay without --purge.
 
     \b
     sudo overflight service remove
+    sudo overflight service remove --name front
     """
-    _tell(lambda: room.remove(root), as_json=as_json)
+    _act(lambda: room.remove(room.Service(name), root, purge=purge), as_json=as_json)
 
 
-def _service(**what: Any) -> room.Service:
+def _files(service: room.Service, config: Path | None, labels: Path | None, bundle: Path | None) -> list[str]:
+    """Return the options of ``overflight run`` that name files. Links are kept: an update moves them."""
+    if service.deployed and (labels or bundle):
+        raise click.UsageError("--deployed: the deployment brings bundle and labels; leave out --bundle and --labels")
+    if service.deployed:
+        bundle, labels = _deployment(service) / "bundle", _deployment(service) / "bank.safetensors"
+    given = ["--watch-bank"] if service.deployed else []
+    for option, path in (("--config", config), ("--labels", labels), ("--bundle", bundle)):
+        given += [] if path is None else [option, str(path.absolute())]
+    return given
+
+
+def _deployment(service: room.Service) -> Path:
+    return service.home / "deployments/current"
+
+
+def _has_port(config: Path | None, options: tuple[str, ...]) -> bool:
+    """Whether a configuration or an option names the health server's port."""
+    lines = "" if config is None else text(config) or ""
+    return re.search(r"^\s*health\s*=", lines, re.MULTILINE) is not None or any(
+        option.partition("=")[0] == "--health" for option in options
+    )
+
+
+def _configuration(service: room.Service, arguments: list[str], *, check: bool) -> str:
+    """Let ``overflight run`` check the flight as the service's user and print its configuration, paths absolute."""
+    command = [str(room.program_path()), "run", *arguments, "--print-config", *(["--check"] if check else [])]
+    environment = os.environ | {"OVERFLIGHT_HOME": str(service.home)}
+    identity = _identity(service.user) if check and os.geteuid() == 0 else {}
     try:
-        return room.Service(**what)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **identity)
+    except OSError as error:
+        raise _Missing(
+            f"{command[0]}: {error.strerror} for the user {service.user}; install overflight where every user can read"
+        ) from error
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        kind = {2: click.UsageError, 3: _Missing}.get(done.returncode, click.ClickException)
+        raise kind(reason.removeprefix("overflight: "))
+    return str(done.stdout)
 
 
-def _tell(act: Callable[[], list[str]], *, as_json: bool) -> None:
+def _identity(user: str) -> dict[str, Any]:
+    """Return what subprocess needs to run as the service's user, or as nobody where that user is still to be made."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        entry = pwd.getpwnam("nobody")
+    groups = parse_groups(text(Path("/etc/group")) or "")
+    return {
+        "user": entry.pw_uid,
+        "group": entry.pw_gid,
+        "extra_groups": [name for name in room.GROUPS if name in groups],
+    }
+
+
+def _act(act: Callable[[], list[str]], *, as_json: bool) -> None:
     try:
         done = act()
     except PermissionError as error:
-        raise _NotRoot(f"{error.filename}: {error.strerror}; run it with sudo") from error
+        raise _Missing(f"{error.filename}: {error.strerror}; run it with sudo") from error
     except RuntimeError as error:
         raise click.ClickException(str(error)) from error
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     click.echo(json.dumps({"done": done}) if as_json else "\n".join(done or ["nothing to do"]))

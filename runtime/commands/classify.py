@@ -9,11 +9,11 @@ import click
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--labels", type=click.Path(path_type=Path), help="A label bank; the bundle's own when left out.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="A bundle; the default model's when left out.")
+@click.option("--labels", type=click.Path(path_type=Path), help="A label bank.  [default: the bundle's]")
+@click.option("--bundle", type=click.Path(path_type=Path), help="A bundle.  [default: the default model's]")
 @click.option("--json", "as_json", is_flag=True, help="Print every observation as a JSON line.")
 def command(images: tuple[Path, ...], labels: Path | None, bundle: Path | None, as_json: bool) -> None:
-    """Say what pictures show.
+    """Label pictures.
 
     A picture that cannot be read is named at the end; the others are labelled all the same.
 
@@ -21,7 +21,7 @@ def command(images: tuple[Path, ...], labels: Path | None, bundle: Path | None, 
     overflight classify meadow.jpg --labels bank.safetensors
     """
     from overflight.runtime import Overflight
-    from overflight.runtime.errors import SourceError
+    from overflight.runtime.errors import NoSourceError, SourceError
     from overflight.runtime.records import encode_line
     from overflight.runtime.sources.image import read_image
     from overflight.runtime.sources.stills import unreadable_stills
@@ -31,6 +31,8 @@ def command(images: tuple[Path, ...], labels: Path | None, bundle: Path | None, 
         for number, path in enumerate(images):
             try:
                 observation = overflight.classify(read_image(path, number))
+            except NoSourceError:
+                raise
             except SourceError as error:
                 unreadable.append(error)
                 continue

@@ -18,14 +18,14 @@ from overflight.runtime.doctor.checks import Health, examine
     "--root",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     default=Path("/"),
-    help="Look at a copy of a device's file system instead of this machine.",
+    help="Check a copy of a device's file system instead of this machine.",
 )
-@click.option("--user", help="Who will fly; by default who asks.")
+@click.option("--user", help="The user that will run the flight.  [default: this user]")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(bundle: Path | None, out: Path, root: Path, user: str | None, as_json: bool) -> None:
-    """Check that this machine is fit for a flight, and say what mends it.
+    """Check that this machine is fit for a flight, and print the fixes.
 
-    Exit code 3 when a flight would fail.
+    Exits with 3 if a flight would fail.
 
     Example: overflight doctor my-bundle --out /var/lib/overflight/flights
     """
@@ -50,4 +50,4 @@ def _show(health: Health) -> None:
         console.print(check.found, markup=False)
         if check.cure:
             console.print(f"                    → {check.cure}", markup=False)
-    console.print("fit for a flight" if health.fit else "not fit for a flight: mend what failed, from the top")
+    console.print("fit for a flight" if health.fit else "not fit for a flight: fix what failed, from the top")

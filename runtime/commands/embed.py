@@ -10,10 +10,10 @@ import click
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="A file ending in .npz or .parquet.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="A bundle; the default model's when left out.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="A bundle.  [default: the default model's]")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def command(images: tuple[Path, ...], out: Path, bundle: Path | None, as_json: bool) -> None:
-    """Write the unit embeddings of pictures into a file.
+    """Write the unit embeddings of pictures to a file.
 
     IMAGES are files, folders or quoted patterns. Pictures that cannot be read are named at the end.
 

@@ -9,7 +9,7 @@ import click
 
 @click.group()
 def command() -> None:
-    """Work with what a flight left.
+    """Export what a flight recorded.
 
     \b
     overflight flight export --format geojson,gpkg,kml,csv flights/first
@@ -18,8 +18,14 @@ def command() -> None:
 
 @command.command()
 @click.argument("flight", type=click.Path(path_type=Path))
-@click.option("--format", "formats", default="geojson", show_default=True, help="geojson, gpkg, kml, csv, with commas.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the files go; the flight itself when left out.")
+@click.option(
+    "--format",
+    "formats",
+    default="geojson",
+    show_default=True,
+    help="One or more of geojson, gpkg, kml and csv, separated by commas.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The folder for the files.  [default: FLIGHT]")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def export(flight: Path, formats: str, out: Path | None, as_json: bool) -> None:
     """Write a flight's footprints, observations, track and events as map files.

@@ -6,12 +6,21 @@ from pathlib import Path
 
 import click
 
+from overflight.runtime.finite import Finite
+
 
 @click.command()
 @click.argument("bank", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The bank to be written.")
 @click.option("--flight", "flights", type=click.Path(path_type=Path), multiple=True, help="An unlabelled flight.")
-@click.option("--rate", type=float, default=1.0, show_default=True, help="False alarms per hour and label at most.")
+@click.option(
+    "--rate",
+    metavar="N",
+    type=Finite(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="False alarms per hour and label at most.",
+)
 @click.option("--examples", type=click.Path(path_type=Path), help="CSV or JSONL of image (or frame) and label.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Embeds the images; the default model's when left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
@@ -24,7 +33,7 @@ def command(
     bundle: Path | None,
     as_json: bool,
 ) -> None:
-    """Find how sure each label must be, from flights or labelled frames.
+    """Fit the thresholds of a label bank to flights or labelled frames.
 
     Flights that showed nothing but background tell where false alarms end; their embeddings are scored again, so any
     bank of the same model will do. A file of labelled frames (images, or frame numbers of one --flight) tells where a
@@ -45,6 +54,7 @@ def command(
         read_examples,
         read_flights,
     )
+    from overflight.runtime.flight.directory import read_record
 
     loaded = LabelBank.load(bank)
     if examples is not None:
@@ -52,6 +62,8 @@ def command(
             made, fitted = fit_examples(loaded, read_examples(examples, embed))
         circumstance = f"from the labelled frames of {examples}"
     elif flights:
+        for flight in flights:
+            read_record(flight)
         seen = read_flights(flights, loaded)
         made, fitted = fit_background(loaded, seen, rate)
         circumstance = f"from {len(seen.embeddings)} looks in {seen.hours:.2f} h, at most {rate:g} alarms per hour"

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option("--target", type=click.Choice(TARGETS), help="An engine of this kind; the one that flies when left out.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="An engine of this precision.")
-@click.option("--force", is_flag=True, help="Also an engine that failed its gate or was never judged.")
+@click.option(
+    "--target", type=click.Choice(TARGETS), help="The engine's target.  [default: the engine that run would use]"
+)
+@click.option("--precision", type=click.Choice(PRECISIONS), help="The engine's precision.")
+@click.option("--force", is_flag=True, help="Also an engine that failed its test or was never tested.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def command(
     bundle: Path | None, target: Target | None, precision: Precision | None, force: bool, as_json: bool
 ) -> None:
     """Check a bundle's files and replay known frames through its engine.
 
-    BUNDLE is the default model's when left out.
+    Without BUNDLE, the default model's is checked.
 
     \b
     overflight verify base-256/

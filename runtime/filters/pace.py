@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -32,7 +33,7 @@ class Pace:
     def __post_init__(self) -> None:
         if self.fps is not None and self.fps <= 0:
             raise UsageError(f"--fps {self.fps:g}: expected a number above 0")
-        if self.duty is not None and not 0 < self.duty[0] <= self.duty[1]:
+        if self.duty is not None and not 0 < self.duty[0] <= self.duty[1] < math.inf:
             raise UsageError(f"--duty {self.duty[0]:g}/{self.duty[1]:g}: expected ON/PERIOD in seconds, such as 10/60")
         if self.latency_ms < 0:
             raise UsageError(f"--latency-ms {self.latency_ms:g}: expected 0 or more, a picture cannot arrive early")

@@ -32,16 +32,28 @@ class _Stamp(NamedTuple):
     signed_ns: int
 
 
+def _log_refusal(reason: str | None) -> None:
+    if reason is not None:
+        say("bank refused", reason=reason)
+
+
 class BankWatch:
     """Follows a bank's file, or the banks of a folder, and hands every new or changed one to ``use``.
 
     A bad bank is refused and logged, and the one in use stays. A file that is no bank by its kind or size is skipped
-    and logged once. ``reload`` reads the newest bank again, changed or not.
+    and logged once. ``warn`` receives why a bank was refused, or that there is none any more, and None when one is in
+    use again. ``reload`` reads the newest bank again, changed or not.
     """
 
-    def __init__(self, path: Path, use: Callable[[LabelBank], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        use: Callable[[LabelBank], None],
+        warn: Callable[[str | None], None] = _log_refusal,
+    ) -> None:
         self._path = path
         self._use = use
+        self._warn = warn
         self._again = False
         self._skipped: dict[Path, str] = {}
         self._seen = self._stamps()
@@ -60,6 +72,8 @@ class BankWatch:
     def _look(self) -> float:
         again, self._again = self._again, False
         stamps = self._stamps()
+        if self._seen and not stamps:
+            self._warn(f"{self._path}: no bank here any more; the last one stays in use")
         changed = [path for path, stamp in stamps.items() if self._seen.get(path) != stamp]
         self._seen = stamps
         if changed or (again and stamps):
@@ -69,8 +83,9 @@ class BankWatch:
     def _read(self, path: Path) -> None:
         try:
             self._use(open_bank(path))
+            self._warn(None)
         except OverflightError as error:
-            say("bank refused", reason=str(error))
+            self._warn(f"refused: {error}")
 
     def _stamps(self) -> dict[Path, _Stamp]:
         stamps: dict[Path, _Stamp] = {}

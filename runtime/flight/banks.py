@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from overflight.runtime.decisions.decide import Decider
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.flight.directory import Flight
     from overflight.runtime.overflight import Overflight
+
+
+class BankInUse(msgspec.Struct, frozen=True):
+    """What ``GET /bank`` answers: the label bank that is matched now."""
+
+    name: str
+    sha256: str
+    labels: tuple[str, ...]
 
 
 class Banks:
@@ -42,6 +51,11 @@ class Banks:
             bank.accept()
             self._overflight.use(bank)
         say("bank in use", bank=bank.header.name, sha256=bank.sha256, labels=len(bank))
+
+    def describe(self) -> BankInUse:
+        """Describe the bank that is matched now."""
+        bank = self._overflight.bank
+        return BankInUse(bank.header.name, bank.sha256, tuple(label.text for label in bank.header.labels))
 
     def take(self, raw: bytes) -> str:
         """Take the bytes of a bank and return its hash. Raises OverflightError."""

@@ -21,6 +21,7 @@ from overflight.runtime.flight.journal import FILE_MODE, RESERVE_BYTES, Journal
 from overflight.runtime.flight.journal_reader import read_device, read_events, read_observations
 from overflight.runtime.flight.pictures import PictureChooser, small_jpeg
 from overflight.runtime.json_input import decode_json
+from overflight.runtime.paths import printable
 from overflight.runtime.records import SCHEMA, DeviceSummary, FlightRecord, encode_line, partition_skipped
 from overflight.runtime.redact import redact
 
@@ -224,7 +225,7 @@ def _record(where: str, overflight: Overflight) -> FlightRecord:
     header = overflight.bank.header
     return FlightRecord(
         schema=SCHEMA,
-        source=redact(where),
+        source=printable(redact(where)),
         host=socket.gethostname(),
         versions={
             "overflight": __version__,

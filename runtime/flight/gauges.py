@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from overflight.runtime.flight.warnings import Warnings
 from overflight.runtime.worker import Faults, Worker
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Status(msgspec.Struct, frozen=True):
     """What ``GET /status`` answers: whether frames are observed, in which flight, with what, and whether motors run.
 
     ``trouble`` is the first thing that does not work now; ``armed`` is None where no autopilot is heard.
+    ``warnings`` is what is wrong with telemetry, links, bank or source while the flight continues.
     """
 
     fresh: bool
@@ -35,6 +37,7 @@ class Status(msgspec.Struct, frozen=True):
     bundle: str
     bank: str
     pid: int = 0
+    warnings: dict[str, str] = {}
 
 
 class Gauges:
@@ -53,6 +56,8 @@ class Gauges:
         self.dropped: Counter[str] = Counter()
         self.unrecorded: Counter[str] = Counter()
         self.trouble: str | None = None
+        self.warnings = Warnings()
+        self.without_pose: int | None = None  # None where no telemetry was asked for
         self.bank = ""
         self.flight = ""
         self.bundle = ""
@@ -117,7 +122,7 @@ class Gauges:
         """Return what ``GET /status`` answers."""
         trouble = next(iter(self.troubles()), self.trouble)
         names = self.flight, self.bundle, self.bank
-        return Status(self.fresh, self.observed, trouble, self.armed(), *names, os.getpid())
+        return Status(self.fresh, self.observed, trouble, self.armed(), *names, os.getpid(), self.warnings.current)
 
     def metrics(self) -> str:
         """Return the Prometheus text exposition, in base units."""
@@ -145,6 +150,25 @@ class Gauges:
                     for faults in self._faults
                     for kind, count in sorted(faults.counts.items())
                 },
+            ),
+            *_metric(
+                "overflight_warnings_total",
+                "counter",
+                "Warnings, by part.",
+                {f'{{part="{_escape(part)}"}}': count for part, count in sorted(self.warnings.counts.items())},
+            ),
+            *_metric(
+                "overflight_warning",
+                "gauge",
+                "1 for each part that has a warning now.",
+                {f'{{part="{_escape(part)}"}}': 1 for part in sorted(self.warnings.current)},
+            ),
+            *(
+                []
+                if self.without_pose is None
+                else _metric(
+                    "overflight_without_pose_total", "counter", "Frames without a pose.", {"": self.without_pose}
+                )
             ),
             *_metric(
                 "overflight_engine_seconds_total", "counter", "Time in the engine.", {"": round(self._engine_sum_s, 6)}

@@ -21,6 +21,7 @@ from overflight.runtime.worker import Faults, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from overflight.runtime.flight.banks import BankInUse
     from overflight.runtime.flight.control_token import ControlToken
     from overflight.runtime.flight.gauges import Gauges
 
@@ -33,17 +34,26 @@ CLOSE_S = 5.0
 
 
 class HealthServer:
-    """Serves a flight's gauges on 127.0.0.1; ``POST /bank`` with the ``token`` hands a bank to ``take_bank``.
+    """Serves a flight's gauges on 127.0.0.1.
 
+    ``GET /bank`` describes the label bank in use; ``POST /bank`` with the ``token`` hands a new one to ``take_bank``.
     ``faults`` counts what went wrong in answering; ``worker`` is the thread that accepts connections.
     """
 
-    def __init__(self, gauges: Gauges, port: int, take_bank: Callable[[bytes], str], token: ControlToken) -> None:
+    def __init__(
+        self,
+        gauges: Gauges,
+        port: int,
+        describe_bank: Callable[[], BankInUse],
+        take_bank: Callable[[bytes], str],
+        token: ControlToken,
+    ) -> None:
         self.faults = Faults("health request")
         try:
-            self._server = _Server(port, gauges, take_bank, token, self.faults)
+            self._server = _Server(port, gauges, token, self.faults)
         except OSError as error:
             raise UsageError(f"port {port}: {error.strerror}; give another with --health") from error
+        self._server.describe_bank, self._server.take_bank = describe_bank, take_bank
         self.port = int(self._server.server_address[1])
         self.worker = Worker("health", self._serve)
         self.worker.start()
@@ -64,12 +74,12 @@ class _Server(ThreadingHTTPServer):
     timeout = POLL_S
     request_queue_size = 64
 
-    def __init__(
-        self, port: int, gauges: Gauges, take_bank: Callable[[bytes], str], token: ControlToken, faults: Faults
-    ) -> None:
+    describe_bank: Callable[[], BankInUse]
+    take_bank: Callable[[bytes], str]
+
+    def __init__(self, port: int, gauges: Gauges, token: ControlToken, faults: Faults) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.gauges = gauges
-        self.take_bank = take_bank
         self.token = token
         self.faults = faults
         self.uploading = threading.Lock()
@@ -123,10 +133,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(*self.server.gauges.explain_fresh())
             case "/status":
                 self._send(200, msgspec.json.encode(self.server.gauges.status()).decode() + "\n", "application/json")
+            case "/bank":
+                bank = msgspec.json.encode(self.server.describe_bank()).decode()
+                self._send(200, bank + "\n", "application/json")
             case "/metrics":
                 self._send(200, self.server.gauges.metrics(), "text/plain; version=0.0.4")
             case _:
-                self._send(404, "expected /live, /ready, /fresh, /status or /metrics\n")
+                self._send(404, "expected /live, /ready, /fresh, /status, /bank or /metrics\n")
 
     def do_POST(self) -> None:
         """Take a label bank."""

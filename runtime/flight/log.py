@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from overflight.runtime.paths import printable
 from overflight.runtime.redact import redact_text
 
 
@@ -16,7 +17,7 @@ def say(what: str, **facts: Any) -> None:
 
     Never raises: a closed pipe does not end a flight.
     """
-    shown = {name: redact_text(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+    shown = {name: printable(redact_text(fact)) if isinstance(fact, str) else fact for name, fact in facts.items()}
     line = {"utc_s": round(time.time(), 3), "what": what, **shown}
     try:
         sys.stderr.buffer.write(msgspec.json.encode(line, enc_hook=str) + b"\n")

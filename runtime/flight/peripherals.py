@@ -13,8 +13,11 @@ from overflight.runtime.decisions.incident import Incidents
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.log import say
 from overflight.runtime.flight.pictures import small_jpeg
+from overflight.runtime.flight.warnings import Warnings
+from overflight.runtime.links.address import LinkAddress
 from overflight.runtime.observe import nowhere
 from overflight.runtime.paths import default_outbox
+from overflight.runtime.sources.image import SUFFIXES as STILL_SUFFIXES
 from overflight.runtime.worker import Faults
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 LANDING_S = 5.0  # the links may deliver for this long at the end of a flight; the rest waits for the next one
 REPORT_S = 5.0
+UNLOCATED_S = 10.0  # telemetry that begins later than this, or pauses for longer, is worth a warning
 THUMBNAIL_PX = 160
 THUMBNAIL_QUALITY = 60
 
@@ -49,12 +53,12 @@ class Peripherals:
     ``take_bank`` receives a label bank that arrives over a link and returns its hash, or raises OverflightError.
     """
 
-    def __init__(self, config: PeripheralConfig, source: str, take_bank: Callable[[bytes], str]) -> None:
+    def __init__(
+        self, config: PeripheralConfig, source: str, take_bank: Callable[[bytes], str], warnings: Warnings | None = None
+    ) -> None:
         """Open telemetry and links. Errors are raised here, before the flight begins."""
-        for name, value in (("--camera", config.camera), ("--terrain", config.terrain)):
-            if value and not config.pose:
-                raise UsageError(f"{name}: a picture has no place without telemetry; name the telemetry with --pose")
-        self._geotagger = _open_geotagger(config, source)
+        self._warnings = warnings or Warnings()
+        self._geotagger = open_geotagger(config, source)
         try:
             self._links = self._open_links(config, take_bank)
         except OverflightError:
@@ -64,8 +68,12 @@ class Peripherals:
         self.faults = Faults("peripherals")
         self._incidents = Incidents()
         self._frame: Frame | None = None
-        self._reported: dict[str, str | None] = {}
-        self._report_s = 0.0
+        self._report_s = time.monotonic() + REPORT_S  # a link that connects sooner has no trouble
+        self._positionless = () if config.pose else tuple(_needing_positions(config))
+        for name in self._positionless:
+            self._warnings.set(f"link {name}", "sends nothing without positions; name the telemetry with --pose")
+        self._located_s = time.monotonic()
+        self.without_pose = None if self._geotagger is None else 0
         self._refused = len(self._geotagger.refused) if self._geotagger else 0
 
     def locate(self, frame: Frame) -> Location:
@@ -78,9 +86,11 @@ class Peripherals:
             self.faults.note(error)
             return nowhere(frame)
 
-    def update(self, frame: Frame) -> None:
+    def update(self, frame: Frame, *, located: bool) -> None:
         """Take note of the newest evaluated frame, and send the heartbeats of links and autopilot."""
         self._frame = frame
+        if self.without_pose is not None:
+            self._check_telemetry(located=located)
         if self._links is not None:
             self._links.tick()
             self._report()
@@ -135,24 +145,46 @@ class Peripherals:
                 say("telemetry refused", reason=line)
             self._geotagger.close()
 
+    def _check_telemetry(self, *, located: bool) -> None:
+        """Count the frames without a pose, and warn when none has had one for some seconds."""
+        now_s = time.monotonic()
+        if located:
+            self._located_s = now_s
+            self._warnings.set("telemetry", None)
+            return
+        self.without_pose = (self.without_pose or 0) + 1
+        if now_s - self._located_s >= UNLOCATED_S:
+            self._warnings.set("telemetry", f"no pose for a frame in the last {UNLOCATED_S:.0f} seconds; check --pose")
+
     def _report(self) -> None:
         """Log each link's trouble when it changes."""
         if self._links is None or time.monotonic() < self._report_s:
             return
         self._report_s = time.monotonic() + REPORT_S
         for name, trouble in self._links.troubles().items():
-            if self._reported.get(name, "") != trouble:
-                say("link", name=name, trouble=trouble)
-                self._reported[name] = trouble
+            if trouble is not None or name not in self._positionless:
+                self._warnings.set(f"link {name}", trouble)
 
 
-def _open_geotagger(config: PeripheralConfig, source: str) -> Geotagger | None:
+def _needing_positions(config: PeripheralConfig) -> list[str]:
+    """Return the names of the links whose messages are markers on a map."""
+    addresses = [LinkAddress.parse(uri) for uri in config.links]
+    return [address.name for address in addresses if address.scheme.startswith("cot+")]
+
+
+def open_geotagger(config: PeripheralConfig, source: str) -> Geotagger | None:
+    """Open the telemetry of ``--pose`` and ``--camera``; None without. Raises UsageError, MissingError, SourceError."""
+    for name, value in (("--camera", config.camera), ("--terrain", config.terrain)):
+        if value and not config.pose:
+            raise UsageError(f"{name}: a picture has no place without telemetry; name the telemetry with --pose")
     if not config.pose:
         return None
     from overflight.runtime.pose.geotag import Geotagger
 
     path = Path(source)
     directory = path if path.is_dir() else path.parent if path.parent.is_dir() else None
+    if path.is_file() and path.suffix.lower() not in STILL_SUFFIXES:
+        directory = None
     opened = Geotagger.open(config.pose, config.camera, directory=directory, terrain=config.terrain)
     for line in opened.refused:
         say("telemetry refused", reason=line)

@@ -22,6 +22,7 @@ from overflight.runtime.flight.health import HealthServer
 from overflight.runtime.flight.log import say
 from overflight.runtime.flight.peripherals import PeripheralConfig, Peripherals
 from overflight.runtime.flight.systemd import Notifier
+from overflight.runtime.sources.stills import Stills
 from overflight.runtime.stream import Stream
 
 if TYPE_CHECKING:
@@ -64,17 +65,20 @@ def fly(
 
     ``on_observation`` receives every observation, ``on_event`` every event.
 
-    SIGTERM and SIGINT end the flight cleanly, SIGHUP reads the watched bank again. Raises SourceError after the flight
-    has been closed, when a recording could not be read to its end; the observations until then are kept.
+    SIGTERM, SIGINT and SIGHUP end the flight cleanly; with a watched bank, SIGHUP reads it again. Raises SourceError,
+    after the flight has been closed, when a recording could not be read to its end; the observations until then are
+    kept.
     """
     with ExitStack() as stack:
         gauges, banks = Gauges(), Banks(overflight)
-        peripherals = Peripherals(config.peripherals, where, banks.take)
+        peripherals = Peripherals(config.peripherals, where, banks.take, gauges.warnings)
         stack.callback(peripherals.close)
         stream = Stream(
             where, overflight.observer, config.pace, locate=peripherals.locate, notice=partial(_notice, gauges)
         )
         stack.callback(stream.close)
+        if isinstance(stream.source, Stills):
+            gauges.warnings.set("source", stream.source.left_out)
         overflight.bundle.accept()
         overflight.bank.accept()
         flight = Flight.begin(out, where, overflight, budget_bytes=config.budget_bytes, replace=config.replace)
@@ -92,7 +96,8 @@ def fly(
         because = "failed"
         try:
             for result in stream.results():
-                peripherals.update(result.frame)
+                peripherals.update(result.frame, located=result.observation.pose is not None)
+                gauges.without_pose = peripherals.without_pose
                 flight.write(result, events := tracker.follow(result.observation, result.decision))
                 supervise(result.observation)
                 on_observation(stream, result.observation)
@@ -144,11 +149,13 @@ def _supervise(
         stack.callback(device_log.close)
         gauges.watch(device_log.worker)
         if config.health_port is not None:
-            server = HealthServer(gauges, config.health_port, banks.take, ControlToken(token_path()))
+            token = ControlToken(token_path())
+            server = HealthServer(gauges, config.health_port, banks.describe, banks.take, token)
             stack.callback(server.close)
             gauges.watch(server.worker, server.faults)
             say("health", address=f"http://127.0.0.1:{server.port}")
-        bank_watch = BankWatch(config.watch_bank, banks.use) if config.watch_bank is not None else None
+        warn = partial(gauges.warnings.set, "bank")
+        bank_watch = BankWatch(config.watch_bank, banks.use, warn) if config.watch_bank is not None else None
         if bank_watch is not None:
             stack.callback(bank_watch.close)
             gauges.watch(bank_watch.worker)
@@ -159,13 +166,18 @@ def _supervise(
 
 @contextmanager
 def _signals(stream: Stream, bank_watch: BankWatch | None) -> Iterator[None]:
-    """Stop the stream on SIGTERM and SIGINT, reload the bank on SIGHUP. Handlers can be set in the main thread only."""
+    """Stop the stream on SIGTERM, SIGINT and SIGHUP; with a watched bank, SIGHUP reads it again instead.
+
+    SIGHUP stays ignored where it was (nohup). Handlers can be set in the main thread only.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handlers: dict[signal.Signals, Callable[[], None]] = {signal.SIGTERM: stream.stop, signal.SIGINT: stream.stop}
     if bank_watch is not None:
         handlers[signal.SIGHUP] = bank_watch.reload
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handlers[signal.SIGHUP] = stream.stop  # a closed terminal ends a flight as Ctrl-C does
     previous = {number: signal.signal(number, lambda *_, act=act: act()) for number, act in handlers.items()}
     try:
         yield

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from overflight.runtime.errors import SourceError, missing_extra
-from overflight.runtime.geotiff.layout import BY_LIBTIFF, DEFLATE, JPEG, PLAIN, Layout, open_tiff, read_layout
+from overflight.runtime.geotiff.layout import BY_LIBTIFF, DEFLATE, JPEG, PLAIN, YCBCR, Layout, open_tiff, read_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CACHE_BYTES = 128 << 20  # one row of windows of a picture 40,000 px wide, for files that lie in strips
+_JPEG_TABLES = 347
 _SIZES = {3: 2, 4: 4, 5: 8, 7: 1}  # bytes of a value, by its TIFF type
 
 
@@ -157,8 +158,17 @@ def _unpacked(layout: Layout, raw: bytes, rows: int, row_bytes: int) -> bytes:
 
 
 def _jpeg(layout: Layout, raw: bytes, rows: int) -> NDArray[Any] | None:
+    """Decode a JPEG piece. Raises ValueError with the decoder's words where it is damaged.
+
+    OpenCV paints over damage and says nothing, so it decodes only what simplejpeg does not: four samples.
+    """
     if not raw.rstrip(b"\0").endswith(b"\xff\xd9"):
         return None
+    if layout.samples in {1, 3} and (strict := _simplejpeg()) is not None:
+        pixels: NDArray[Any] = strict.decode_jpeg(
+            _whole_jpeg(layout, raw), "GRAY" if layout.samples == 1 else "RGB", strict=True
+        )
+        return pixels
     photometric = layout.photometric if layout.samples > 1 else 1
     file = _as_file(raw, (layout.segment_width, rows), layout.samples, 8, JPEG, photometric, list(layout.tags))
     cv2 = _opencv()
@@ -169,6 +179,22 @@ def _jpeg(layout: Layout, raw: bytes, rows: int) -> NDArray[Any] | None:
         grey: NDArray[Any] = decoded[:, :, None]
         return grey
     return np.ascontiguousarray(decoded[:, :, [2, 1, 0, *range(3, decoded.shape[2])]])
+
+
+def _whole_jpeg(layout: Layout, raw: bytes) -> bytes:
+    """Put the tables that all pieces share into one, and a marker that says whether its colours are YCbCr or RGB."""
+    tables = next((value for code, _, value in layout.tags if code == _JPEG_TABLES), b"\xff\xd8\xff\xd9")
+    adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([1 if layout.photometric == YCBCR else 0])
+    return b"\xff\xd8" + (adobe if layout.samples == 3 else b"") + tables[2:-2] + raw[2:]
+
+
+def _simplejpeg() -> ModuleType | None:
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    module: ModuleType = simplejpeg
+    return module
 
 
 def _as_file(

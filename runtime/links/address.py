@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from overflight.runtime.errors import UsageError
+from overflight.runtime.errors import MissingError, UsageError, missing_extra
 from overflight.runtime.links.tls import NO_FILES, TlsFiles
 from overflight.runtime.redact import quote_credentials, redact
 
@@ -117,6 +118,17 @@ def open_link(
             from overflight.runtime.links.ros2 import Ros2Link
 
             return Ros2Link(urlsplit(address.uri).netloc), None
+
+
+def require_library(address: LinkAddress) -> None:
+    """Raise MissingError where the library of a link is not installed; connects to nothing."""
+    match address.scheme:
+        case "mqtt" | "mqtts" if find_spec("paho") is None:
+            raise missing_extra("paho-mqtt", "mqtt")
+        case "mavlink" if find_spec("pymavlink") is None:
+            raise missing_extra("pymavlink", "mavlink")
+        case "ros2" if find_spec("rclpy") is None:
+            raise MissingError(f"--link {address.name}: rclpy is not installed; source ROS 2's setup.bash first")
 
 
 def _tls(scheme: str, options: dict[str, str]) -> TlsFiles:

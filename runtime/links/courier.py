@@ -149,7 +149,10 @@ class Courier:
         """Send a message, or give it up; return how long its turn is still away."""
         payload = self._link.encode(message, brief=self._bucket.rate_bps is not None)
         if payload is None:
-            self._settle(message)
+            if message.kind == "event":  # only markers on a map refuse one
+                self._give_up(message, "without-position")
+            else:
+                self._settle(message)
             return 0.0
         size = len(payload) + self._link.overhead_bytes
         if reason := self._surplus(message, size):

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from overflight.runtime.errors import MissingError, SourceError, UsageError
+from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.pose.fields import number, utc_ns, whole
 from overflight.runtime.pose.refusals import Refusals
 from overflight.runtime.pose.stills import Still, read_still
@@ -193,4 +193,4 @@ def read_track(path: Path, system: int | None = None) -> PoseTrack:
                 )
         return read(path)
     except OSError as error:
-        raise MissingError(f"{path}: {error.strerror}; give a telemetry file with --pose") from error
+        raise UsageError(f"{path}: {error.strerror}; give a telemetry file with --pose") from error

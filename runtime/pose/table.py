@@ -12,6 +12,7 @@ import msgspec
 
 from overflight.runtime.bounded import open_regular
 from overflight.runtime.errors import SourceError
+from overflight.runtime.pose.attitude_tags import measured
 from overflight.runtime.pose.fields import moment_ns, number, position, utc_ns, whole
 from overflight.runtime.pose.record import Attitude, Pose
 from overflight.runtime.pose.refusals import Refusals
@@ -188,6 +189,10 @@ def _pose(row: list[str], header: _Header, where: str, refused: Refusals) -> Pos
     lat_deg, lon_deg = position(needed("lat"), needed("lon"))
     ground, takeoff, heading = value("ground"), value("takeoff"), value("heading")
     yaw = value("yaw")
+    vehicle = _attitude(heading if yaw is None else yaw, value("pitch"), value("roll"))
+    gimbal = _attitude(value("gimbal_yaw"), value("gimbal_pitch"), value("gimbal_roll") or 0.0)
+    if gimbal is not None and vehicle is not None and not measured(gimbal, vehicle):
+        gimbal = None
     return Pose(
         utc_ns=0,
         lat_deg=lat_deg,
@@ -198,8 +203,8 @@ def _pose(row: list[str], header: _Header, where: str, refused: Refusals) -> Pos
         heading_deg=heading,
         north_mps=value("north"),
         east_mps=value("east"),
-        vehicle=_attitude(heading if yaw is None else yaw, value("pitch"), value("roll")),
-        gimbal=_attitude(value("gimbal_yaw"), value("gimbal_pitch"), value("gimbal_roll") or 0.0),
+        vehicle=vehicle,
+        gimbal=gimbal,
         h_acc_m=value("h_acc"),
     )
 

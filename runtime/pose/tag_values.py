@@ -11,6 +11,8 @@ _XMP_DEGREES = re.compile(
     r"(\d{1,3}(?:\.\d{1,20})?)(?:,(\d{1,2}(?:\.\d{1,20})?))?(?:,(\d{1,2}(?:\.\d{1,20})?))?\s{0,8}([NSEWnsew])"
 )
 
+_WITH_UNIT = re.compile(r"([+-]?\d{1,20}(?:[.,]\d{1,20})?)\s{0,4}(?:m|deg|°|m/s)?")
+
 
 class TagValues:
     """Looks values up by maker and name. ``notes`` names each that was written and is of no use."""
@@ -34,7 +36,7 @@ class TagValues:
         if key not in self._xmp:
             return None
         try:
-            return number(self._xmp[key])
+            return number(_bare(self._xmp[key]))
         except ValueError:
             self.note(key.partition(":")[2], f"{self._xmp[key]!r} is not a number")
             return None
@@ -65,3 +67,9 @@ class TagValues:
             return None
         degrees = float(found[1]) + float(found[2] or 0) / 60 + float(found[3] or 0) / 3600
         return -degrees if found[4] in "SWsw" else degrees
+
+
+def _bare(text: str) -> str:
+    """Return a number without its unit, and with a point where its decimals stand behind a comma."""
+    found = _WITH_UNIT.fullmatch(text.strip())
+    return found[1].replace(",", ".") if found else text

@@ -197,12 +197,15 @@ class Decoder:
         self._broken = True
 
     def _frames(self, packet: Any) -> list[Any]:
+        lines: list[Any] = []
         try:
             if not self._listening:
                 return list(self._context.decode(packet))
             with overheard() as lines:
                 frames = list(self._context.decode(packet))
         except self._av.FFmpegError:
+            if any(_NO_PICTURE in line for _, _, line in lines):
+                return []
             self.damaged += 1
             self._mistrust()
             return []
@@ -245,6 +248,7 @@ class Decoder:
         return picture_of(frame, float(aspect) if aspect else 1.0, self._siting)
 
 
+_NO_PICTURE = "no frame!"  # parameters or messages in a packet of their own, as some cameras send them
 _DAMAGE = re.compile(
     "error while decoding|concealing|corrupt|damaged|Could not find ref|Error constructing|Missing reference|"
     "outside the valid range|CABAC_MAX|slice header error|Invalid mb|overread|Error decoding"

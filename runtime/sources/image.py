@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import time
 import zlib
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overflight.runtime.errors import SourceError, missing_extra
+from overflight.runtime.errors import NoSourceError, SourceError, missing_extra
 from overflight.runtime.frame import Frame
 from overflight.runtime.sources import jpeg
 from overflight.runtime.sources.depth import to_8_bit
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HEIF = frozenset({".heic", ".heif", ".hif"})
+_NO_FILE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 SUFFIXES = _HEIF | {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".ppm", ".pgm", ".avif"}
 MAX_PIXELS = 128_000_000  # above every aerial camera of today; 384 MB once decoded
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
@@ -43,19 +45,21 @@ def opencv() -> ModuleType:
 
 
 def read_image(path: str | os.PathLike[str], number: int = 0) -> Frame:
-    """Read a still as the viewer shows it (EXIF orientation applied). Raises SourceError."""
+    """Read a still as the viewer shows it (EXIF orientation applied). Raises SourceError; NoSourceError if missing."""
     return read_noted(path, number)[0]
 
 
 def read_noted(path: str | os.PathLike[str], number: int = 0) -> tuple[Frame, str | None]:
-    """Read a still, and say what had to be assumed: a depth, a page. Raises SourceError."""
+    """Read a still, and say what had to be assumed: a depth, a page. Raises SourceError; NoSourceError if missing."""
     opencv()
     path = Path(path)
     arrived_ns = time.monotonic_ns()
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}; check the path") from error
+        if error.errno in _NO_FILE:
+            raise NoSourceError(f"{path}: {error.strerror}; expected the file of a picture") from error
+        raise SourceError(f"{path}: {error.strerror}; check its permissions and the disk") from error
     if not raw:
         raise SourceError(f"{path}: an empty file; copy or take it again")
     _refuse_huge(path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from overflight.runtime.errors import UsageError
+from overflight.runtime.paths import printable
 from overflight.runtime.redact import redact
 from overflight.runtime.sources.camera import Camera
 from overflight.runtime.sources.decoder import has_pyav
@@ -137,8 +138,12 @@ def _path(where: str, view: View | None = None) -> Source:
         return Stills.of_folder(path)
     if path.is_file() and (view is not None or is_mosaic(path)):
         return Mosaic(path, view=view)
+    if path.is_file() and path.suffix.lower() in STILL_SUFFIXES:
+        return Stills(where, [path])
     if path.is_file():
-        return Stills(where, [path]) if path.suffix.lower() in STILL_SUFFIXES else _recording(path)
+        if printable(str(path)) != str(path):  # FFmpeg takes no other names
+            raise UsageError(f"{printable(str(path))}: a video's path must be UTF-8; rename it")
+        return _recording(path)
     found = sorted((Path(name) for name in glob.glob(str(path))), key=natural_order)  # noqa: PTH207 - Path.glob takes no absolute pattern
     stills = [name for name in found if name.is_file()]
     if stills:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.sources.image import SUFFIXES, read_noted
+from overflight.runtime.sources.recording import SUFFIXES as VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,21 +24,33 @@ class Stills:
 
     live = False
 
-    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+    def __init__(self, name: str, paths: Sequence[Path], videos: int = 0) -> None:
         self.name = name
         self.notes: list[str] = []
         self._paths = paths
+        self._videos = videos
         self._dropped: Counter[str] = Counter()
 
     @classmethod
     def of_folder(cls, folder: Path) -> Stills:
         """List the pictures of a folder, not of its subfolders. Raises UsageError where there are none."""
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+        shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        paths = [path for path in shown if path.suffix.lower() in SUFFIXES]
+        videos = [path for path in shown if path.suffix.lower() in VIDEO_SUFFIXES]
+        if not paths and videos:
+            raise UsageError(
+                f"{folder}: {len(videos)} videos and no picture in this folder; run each video, such as {videos[0]}"
+            )
         if not paths:
             raise UsageError(
                 f"{folder}: no picture in this folder; expected files ending in {', '.join(sorted(SUFFIXES))}"
             )
-        return cls(str(folder), sorted(paths, key=natural_order))
+        return cls(str(folder), sorted(paths, key=natural_order), len(videos))
+
+    @property
+    def left_out(self) -> str | None:
+        """What the folder holds that is not read, or None."""
+        return f"{self.name}: {self._videos} videos in this folder are not read; run each" if self._videos else None
 
     @property
     def count(self) -> int:

@@ -2,49 +2,65 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import logging
+import os
+import re
 import sys
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
 
 from overflight import __version__
+from overflight.library_output import captured
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Name -> (room, the first line of the command's help). Kept here so that `overflight --help` imports no room;
 # a test proves that each line equals its command's own.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("station", "Fly over a short film that is shipped, and leave a flight to look at."),
-    "doctor": ("runtime", "Check that this machine is fit for a flight, and say what mends it."),
+    "demo": ("station", "Run on a short film that comes with the package, and write its report."),
+    "doctor": ("runtime", "Check that this machine is fit for a flight, and print the fixes."),
     "keys": ("runtime", "Make signing keys, and choose which keys this machine trusts."),
     "sign": ("runtime", "Sign bundles and label banks for the aircraft that trust the key."),
-    "deploy": ("station", "Bring a bundle or a label bank to an aircraft over ssh, with a way back."),
-    "update": (
-        "station",
-        "Take a new bundle or label bank on this machine, and go back by itself where it does not fly.",
-    ),
-    "service": ("jetson", "Run from boot: write, install or remove the systemd service."),
-    "run": ("runtime", "Label what a camera, a recording or a folder shows."),
-    "thresholds": ("runtime", "Find how sure each label must be, from flights or labelled frames."),
-    "classify": ("runtime", "Say what pictures show."),
-    "embed": ("runtime", "Write the unit embeddings of pictures into a file."),
+    "deploy": ("station", "Deploy a bundle or a label bank to an aircraft over ssh, with rollback."),
+    "update": ("station", "Update the bundle or label bank on this machine, and roll back if the flight fails."),
+    "service": ("jetson", "Install, show or remove the systemd service that flies from boot."),
+    "run": ("runtime", "Label what a camera, a recording or a folder of stills shows."),
+    "thresholds": ("runtime", "Fit the thresholds of a label bank to flights or labelled frames."),
+    "classify": ("runtime", "Label pictures."),
+    "embed": ("runtime", "Write the unit embeddings of pictures to a file."),
     "verify": ("runtime", "Check a bundle's files and replay known frames through its engine."),
     "fetch": ("export", "Bring a published model by name: download, export and prove it."),
     "export": ("export", "Turn a checkpoint into a bundle, and prove it."),
     "calibrate": ("calibration", "Quantise a bundle's image tower with real frames, and measure its fidelity."),
-    "build": ("export", "Build the engines of this device, prove each, and let the fastest fly."),
+    "build": ("export", "Build this device's engines, test each, and use the fastest that passes."),
     "similarity": ("export", "Compare a picture with texts."),
     "labels": ("export", "Compile a label file into a label bank."),
     "archive": ("station", "Keep flights together on the ground, so that they can be searched."),
     "search": ("station", "Search an archive by sentences and pictures."),
     "review": ("station", "Confirm or reject what a search or an event found, and merge reviews."),
     "rescore": ("station", "Score an archive again with another label bank."),
-    "coverage": (
-        "station",
-        "Show which ground flights covered, how often and how fine, and where a searched area has gaps.",
-    ),
-    "report": ("station", "Write a flight's report: one page that needs nothing else."),
-    "bench": ("bench", "Measure the cost of a frame, compared with other libraries and the machine's limit."),
-    "flight": ("runtime", "Work with what a flight left."),
+    "coverage": ("station", "Show which ground the flights covered, how often and how finely, and the gaps."),
+    "report": ("station", "Write the report of a flight: one self-contained page."),
+    "bench": ("bench", "Measure what a frame costs, next to other runtimes and the hardware's limit."),
+    "flight": ("runtime", "Export what a flight recorded."),
 }
+
+LONGEST_QUOTE = 80
+LONGEST_WORD = 240  # a path may be long and is still wanted whole
+
+
+class _Failure(NamedTuple):
+    """How a command failed: the error's name, one line of text, and the exit code."""
+
+    kind: str
+    message: str
+    exit_code: int
 
 
 class _Rooms(click.Group):
@@ -69,26 +85,119 @@ class _Rooms(click.Group):
 @click.group(cls=_Rooms, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(version)s")
 def overflight() -> None:
-    """Label what a drone's camera sees, on board, without the network and without training."""
+    """Label what a drone's camera sees, on board, without a network and without training.
+
+    Exit codes: 0 done, 1 failed, 2 usage error (such as a file that does not exist), 3 a device or a part of the
+    installation is missing. With --json, a failure is a JSON object on standard output too.
+    """
 
 
-def main() -> None:
-    """Run the command line; every error a user can meet becomes one line and an exit code."""
+def main() -> NoReturn:
+    """Run the command line; every error that a user can meet becomes one line and an exit code."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name is printed as the bytes that it is
+    report = _log_library if sys.argv[1:2] == ["run"] else _print_library
+    _take_logging(report)
+    with captured(report):
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
     try:
         overflight(standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        return 130
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(0)
+        return error.exit_code
+    except SystemExit as error:
+        return error.code
+    except click.exceptions.NoArgsIsHelpError as error:
+        if len(sys.argv) == 1:
+            click.echo(error.format_message(), err=True)
+            return 2
+        return _fail(error)
     except Exception as error:
-        from overflight.runtime.errors import OverflightError
-
-        if not isinstance(error, OverflightError):
+        if os.environ.get("OVERFLIGHT_TRACEBACK"):
             raise
-        click.echo(f"overflight: {error}", err=True)
-        sys.exit(error.exit_code)
+        return _fail(error)
+    return 0
+
+
+def _fail(error: Exception) -> int:
+    failure = _failure(error)
+    click.echo(f"overflight: {failure.message}", err=True)
+    if "--json" in sys.argv[1:]:
+        click.echo(json.dumps({"error": failure._asdict()}))
+    return failure.exit_code
+
+
+def _failure(error: Exception) -> _Failure:
+    from overflight.runtime.errors import OverflightError
+
+    match error:
+        case OverflightError():
+            code, message = error.exit_code, str(error)
+        case click.exceptions.NoArgsIsHelpError() if isinstance(error.ctx, click.Context):
+            code, message = 2, f"no command; see {error.ctx.command_path} --help"
+        case click.UsageError():
+            return _Failure("UsageError", shortened(_usage(error)), error.exit_code)
+        case click.ClickException():
+            code, message = error.exit_code, error.format_message()
+        case FileNotFoundError() | IsADirectoryError() | NotADirectoryError():
+            code, message = 2, f"{error.filename}: {error.strerror}; check the path"
+        case OSError() if error.errno == errno.ENAMETOOLONG:
+            code, message = 2, f"{error.filename}: {error.strerror}; check the path"
+        case OSError() if error.filename is not None:
+            code, message = 1, f"{error.filename}: {error.strerror}"
+        case UnicodeEncodeError() if error.reason == "surrogates not allowed":
+            code, message = 2, f"{error.object}: holds a name that is not UTF-8; rename the file"
+        case _:
+            code, message = 1, _internal(error)
+    return _Failure(type(error).__name__, shortened(message), code)
+
+
+def shortened(message: str) -> str:
+    """Write a message as one line, and cut what is quoted or named in it where it is too long to read."""
+    line = " ".join(message.split())
+    for quote in "'\"":
+        line = re.sub(f"{quote}([^{quote}]{{{LONGEST_QUOTE}}})[^{quote}]+{quote}", rf"{quote}\1…{quote}", line)
+    return re.sub(rf"(\S{{{LONGEST_WORD}}})\S+", r"\1…", line)
+
+
+def _usage(error: click.UsageError) -> str:
+    """Write click's error as one line, with the help that explains it."""
+    message = error.format_message()
+    return message if error.ctx is None else f"{message.rstrip('.')}; see {error.ctx.command_path} --help"
+
+
+def _internal(error: Exception) -> str:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    at = "" if frame is None else f" at {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}"
+    return (
+        f"internal error: {type(error).__name__}: {error}{at}; "
+        "please report it with the output of OVERFLIGHT_TRACEBACK=1 and the same command"
+    )
+
+
+def _take_logging(report: Callable[[str], None]) -> None:
+    """Report what is logged or warned in Python in the same way."""
+
+    class Reporter(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            report(" ".join(record.getMessage().split()))
+
+    logging.basicConfig(level=logging.WARNING, handlers=[Reporter()])
+    logging.captureWarnings(capture=True)
+
+
+def _print_library(line: str) -> None:
+    click.echo(f"note: {line}", err=True)
+
+
+def _log_library(line: str) -> None:
+    from overflight.runtime.flight.log import say
+
+    say("library", line=line)

@@ -19,7 +19,7 @@ _PATH: Any = click.Path(path_type=Path)
 def command(
     flights: tuple[Path, ...], area: Path | None, cell_m: float | None, out: Path | None, as_json: bool
 ) -> None:
-    """Show which ground flights covered, how often and how fine, and where a searched area has gaps.
+    """Show which ground the flights covered, how often and how finely, and the gaps.
 
     FLIGHTS are flight directories, or an archive for all of its flights. Coverage is not a probability of detection.
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo-flight"), show_default=True)
-@click.option("--replace", is_flag=True, help="Replace a flight that lies there.")
-@click.option("--open", "open_page", is_flag=True, help="Show the report in the browser.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was left, and its figures, as JSON.")
+@click.option("--replace", is_flag=True, help="Replace the flight in --out, if there is one.")
+@click.option("--open", "open_page", is_flag=True, help="Open the report in the browser.")
+@click.option("--json", "as_json", is_flag=True, help="Print the paths and figures as JSON.")
 def command(out: Path, replace: bool, open_page: bool, as_json: bool) -> None:
-    """Fly over a short film that is shipped, and leave a flight to look at.
+    """Run on a short film that comes with the package, and write its report.
 
     \b
     overflight demo --open
@@ -28,7 +28,7 @@ def command(out: Path, replace: bool, open_page: bool, as_json: bool) -> None:
 
     with load() as overflight:
         left = demonstrate(overflight, out, replace=replace, silent=as_json)
-    click.echo(msgspec.json.encode(_figures(out, left)) if as_json else _told(left))
+    click.echo(msgspec.json.encode(_figures(out, left)) if as_json else _in_words(left))
     if open_page:
         click.launch(left.report.resolve().as_uri())
 
@@ -45,7 +45,7 @@ def _figures(out: Path, left: Demonstration) -> dict[str, object]:
     }
 
 
-def _told(left: Demonstration) -> str:
+def _in_words(left: Demonstration) -> str:
     summary = left.summary
     seen = ", ".join(f"{label.label or 'unknown'} {label.share:.0%}" for label in summary.labels[:4])
     return (

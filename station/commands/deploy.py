@@ -31,7 +31,7 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Bring a bundle or a label bank to an aircraft over ssh, with a way back.
+    """Deploy a bundle or a label bank to an aircraft over ssh, with rollback.
 
     It is copied, verified there, its engines are built and checked, and then it is switched to in one step; where the
     flight does not become fresh, it is switched back. Nothing is deployed while the autopilot says armed or a flight

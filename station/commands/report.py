@@ -9,10 +9,10 @@ import click
 
 @click.command()
 @click.argument("flight", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The page; report.html in the flight when left out.")
-@click.option("--json", "as_json", is_flag=True, help="Print where the page is and its figures as JSON.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The page.  [default: FLIGHT/report.html]")
+@click.option("--json", "as_json", is_flag=True, help="Print the path and figures as JSON.")
 def command(flight: Path, out: Path | None, as_json: bool) -> None:
-    """Write a flight's report: one page that needs nothing else.
+    """Write the report of a flight: one self-contained page.
 
     \b
     overflight report flights/first

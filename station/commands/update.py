@@ -49,7 +49,7 @@ def flight_options(function: Callable[..., None]) -> Callable[..., None]:
 def command(
     bundle: str | None, bank: str | None, rollback: bool, history: bool, resume: bool, as_json: bool, **given: Any
 ) -> None:
-    """Take a new bundle or label bank on this machine, and go back by itself where it does not fly.
+    """Update the bundle or label bank on this machine, and roll back if the flight fails.
 
     The aircraft's side of deploy, and for aircraft that nobody can reach: it downloads, checks the signature and every
     file, builds the engines, switches in one step, and switches back where the flight does not become fresh.

@@ -93,7 +93,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
         ("sky-model",): (2, "no such model in the table; known are git-rsclip"),
         ("git-rsclip", "--accept-licence", "--from", str(tmp_path / "empty")): (3, "no copy of lcybuaa/Git-RSCLIP"),
         ("georsclip-h14", "--accept-licence", "--from", str(tmp_path / "empty")): (3, "with ckpt/RS5M_ViT-H-14.pt"),
-        ("git-rsclip", "--accept-licence", "--from", str(tmp_path / "absent")): (3, "no such directory; give a mirror"),
+        ("git-rsclip", "--accept-licence", "--from", str(tmp_path / "absent")): (2, "no such directory; give a mirror"),
         ("git-rsclip", "--accept-licence"): (3, "the hub did not deliver it"),
     }
     for arguments, (code, said) in wrong.items():

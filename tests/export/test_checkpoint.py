@@ -61,7 +61,7 @@ def test_hashing_reports_its_way_to_the_end(tiny: Tiny) -> None:
 
 def test_a_directory_without_config_is_no_checkpoint(tmp_path: Path) -> None:
     """An empty directory is answered with what is missing."""
-    with pytest.raises(MissingError, match=r"no checkpoint here \(no config.json, no open_clip_config.json\)"):
+    with pytest.raises(UsageError, match=r"no checkpoint here \(no config.json, no open_clip_config.json\)"):
         Checkpoint.open(tmp_path)
 
 

@@ -56,6 +56,8 @@ SIZES = {
     "SigLIP L/16-256": (siglip(LARGE, 256, 16), "F16"),
     "SigLIP so400m/14-224": (siglip(SO400M, 224, 14, context=16), "F16"),
     "SigLIP 2 B/16-256": (siglip(BASE, 256, 16, vocabulary=256000), "F32"),
+    "SigLIP 2 so400m/16-384": (siglip(SO400M, 384, 16, vocabulary=256000), "F16"),
+    "CLIP H/14": (clip(tower(1280, 32, 16, 5120), 14, tower(1024, 24, 16, 4096), 1024), "F16"),
 }
 
 
@@ -68,6 +70,7 @@ SIZES = {
         "SigLIP B/16-256",
         "SigLIP L/16-256",
         pytest.param("SigLIP so400m/14-224", marks=large),
+        pytest.param("CLIP H/14", marks=large),
         "SigLIP 2 B/16-256",
     ],
 )
@@ -105,7 +108,15 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 """
 
 
-@pytest.mark.parametrize("size", ["SigLIP B/16-256", pytest.param("SigLIP L/16-256", marks=large)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        "SigLIP B/16-256",
+        pytest.param("SigLIP L/16-256", marks=large),
+        pytest.param("SigLIP 2 so400m/16-384", marks=large),
+        pytest.param("CLIP H/14", marks=large),
+    ],
+)
 def test_an_export_without_torch_stays_small(write: Write, size: str, tmp_path: Path) -> None:
     """Peak memory is at most 2.5 times the weights, in 16 bit as they lie on disk, in a process without torch."""
     settings, _ = SIZES[size]

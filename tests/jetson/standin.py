@@ -11,9 +11,7 @@ manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 address = os.environ["NOTIFY_SOCKET"]
 manager.connect("\0" + address[1:] if address.startswith("@") else address)
 writable = not os.statvfs("/etc").f_flag & os.ST_RDONLY
-source = os.environ["OVERFLIGHT_SOURCE"]
-print(f"arguments {sys.argv[1:]!r} source {source!r} ", end="")
-print(f"etc-writable {writable} here {Path.cwd()} user {os.getuid()}", flush=True)
+print(f"arguments {sys.argv[1:]!r} etc-writable {writable} here {Path.cwd()} user {os.getuid()}", flush=True)
 Path(f"flight-{os.getpid()}").write_text("", encoding="utf-8")
 manager.send(b"READY=1")
 while True:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from overflight.runtime.bundle import MANIFEST, Bundle, seal, write_atomically
-from overflight.runtime.errors import BundleError, MissingError
+from overflight.runtime.errors import BundleError, UsageError
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_missing_file_makes_a_torn_bundle(copy: Path) -> None:
 
 def test_no_bundle_says_how_to_make_one(tmp_path: Path) -> None:
     """A wrong path is a missing part."""
-    with pytest.raises(MissingError, match="overflight export"):
+    with pytest.raises(UsageError, match="overflight export"):
         Bundle.open(tmp_path)
 
 

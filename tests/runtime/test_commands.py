@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -131,13 +132,13 @@ def test_a_label_file_is_not_a_bank(given: list[str], tmp_path: Path) -> None:
 
 
 def test_a_bundle_with_one_flipped_byte_fails(given: list[str], colour_bundle: Bundle, tmp_path: Path) -> None:
-    """Exit code 1; a bundle that is not there is exit code 3."""
+    """Exit code 1; a folder without a bundle is exit code 2."""
     copy = Path(shutil.copytree(colour_bundle.directory, tmp_path / "copy"))
     content = bytearray((copy / "image.onnx").read_bytes())
     content[100] ^= 1
     (copy / "image.onnx").write_bytes(content)
     refused(call("run", "test://?frames=3&fps=0", "--bundle", copy, *given[2:]), 1, "SHA-256", "copy the bundle again")
-    refused(call("run", "test://?frames=3&fps=0", "--bundle", tmp_path, *given[2:]), 3, "overflight export")
+    refused(call("run", "test://?frames=3&fps=0", "--bundle", tmp_path, *given[2:]), 2, "overflight export")
 
 
 def test_a_wrong_rule_is_used_wrongly(given: list[str]) -> None:
@@ -154,3 +155,136 @@ def test_real_imagery_gives_one_observation_a_frame(
     done = call("run", imagery / name, "--out", tmp_path / "flight", *given)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "flight" / "observations.jsonl").read_bytes().splitlines()) == frames
+
+
+@pytest.fixture
+def odd_names(tmp_path: Path) -> Path:
+    """Return a folder whose files have names that are not UTF-8, as cameras of old set to Latin-1 write them."""
+    folder = tmp_path / os.fsdecode(b"Fl\xfcge")
+    folder.mkdir()
+    picture(tmp_path / "a.png", 250, 60, 60).rename(folder / os.fsdecode(b"stra\xdfe.png"))
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    shutil.move(tmp_path / "a.avi", tmp_path / os.fsdecode(b"fl\xfcg.avi"))
+    return folder
+
+
+def bytes_call(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "overflight", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)
+
+
+def test_names_that_are_not_utf8_are_read_and_written(given: list[str], odd_names: Path, tmp_path: Path) -> None:
+    """Pictures, folders, flights and reports; in JSON and in the journal the odd bytes are escaped."""
+    flight = tmp_path / os.fsdecode(b"fl\xff")
+    done = bytes_call("run", odd_names, *given, "--out", flight)
+    assert done.returncode == 0, done.stderr
+    assert b"fl\xff" in done.stdout
+    (line,) = (flight / "observations.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["name"] == "stra\\xdfe.png"
+    assert json.loads((flight / "flight.json").read_text())["source"].endswith("Fl\\xfcge")
+    for command in (
+        ("classify", *odd_names.iterdir(), *given),
+        ("embed", odd_names, "-o", tmp_path / "x.npz", *given[:2]),
+    ):
+        assert bytes_call(*command, "--json").returncode == 0
+    assert bytes_call("report", flight).returncode == 0
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_cannot_take_such_a_name_says_so(given: list[str], odd_names: Path, as_json: bool) -> None:
+    """FFmpeg takes no such path: exit code 2, one line, no crash."""
+    done = call("run", odd_names.parent / os.fsdecode(b"fl\xfcg.avi"), *given, *(["--json"] if as_json else []))
+    refused(done, 2, "fl\\xfcg.avi: a video's path must be UTF-8; rename it")
+
+
+def test_a_closed_pipe_ends_a_flight_quietly(given: list[str], tmp_path: Path) -> None:
+    """``overflight run … --json | head -1``: the flight ends as if stopped, and nothing is said."""
+    command = [
+        sys.executable,
+        "-m",
+        "overflight",
+        "run",
+        "test://?fps=50&size=64x48",
+        "--out",
+        str(tmp_path / "f"),
+        "--json",
+    ]
+    with subprocess.Popen(
+        [*command, *given],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b'{"frame":0')
+        process.stdout.close()
+        said = process.stderr.read().decode()
+        assert process.wait(30) == 0
+    assert [line for line in said.splitlines() if "nothing was built" not in line] == []
+    assert json.loads((tmp_path / "f" / "flight.json").read_text())["ended_because"] == "stopped"
+
+
+def test_other_commands_end_quietly_too(given: list[str], tmp_path: Path) -> None:
+    """Whatever is still to be written has no reader."""
+    pictures = [picture(tmp_path / f"{number}.png", 250, 60, 60) for number in range(3)]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "overflight", "classify", *map(str, pictures), *given],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    os.close(write)
+    assert [line for line in done.stderr.splitlines() if "nothing was built" not in line] == []
+
+
+@pytest.mark.parametrize(("name", "ended"), [("SIGHUP", "stopped"), ("SIGTERM", "stopped"), ("SIGINT", "stopped")])
+def test_a_signal_ends_a_flight_cleanly(given: list[str], tmp_path: Path, name: str, ended: str) -> None:
+    """A terminal that is closed too, unless ``nohup`` asked to ignore that."""
+    command = [
+        sys.executable,
+        "-m",
+        "overflight",
+        "run",
+        "test://?fps=50&size=64x48",
+        "--out",
+        str(tmp_path / "f"),
+        "--json",
+    ]
+    with subprocess.Popen(
+        [*command, *given],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(getattr(signal, name))
+        process.stdout.read()
+        assert process.wait(30) == 0
+    assert json.loads((tmp_path / "f" / "flight.json").read_text())["ended_because"] == ended
+
+
+def test_what_libraries_say_is_repeated_once(given: list[str], tmp_path: Path) -> None:
+    """libjpeg writes to standard error by itself; the same line for many files is one note."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    jpeg = bytearray(cv2.imencode(".jpg", noise)[1].tobytes())
+    start = jpeg.index(b"\xff\xda") + 40
+    jpeg[start : start + 30] = bytes(30)
+    (tmp_path / "0.jpg").write_bytes(jpeg)
+    read = f"[cv2.imread({str(tmp_path / '0.jpg')!r}) for _ in range(5)]"
+    plain = subprocess.run([sys.executable, "-c", f"import cv2; {read}"], capture_output=True, text=True, check=True)
+    if not plain.stderr:
+        pytest.skip("this libjpeg says nothing about this damage")
+    code = f"import cv2; from overflight import cli; cli._run = lambda: ({read}, 0)[1]; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    line = plain.stderr.splitlines()[0]
+    assert done.stderr.splitlines() == [f"note: {line}", "note: 4 more lines from libraries"]

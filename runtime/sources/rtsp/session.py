@@ -35,12 +35,16 @@ _UNSUPPORTED_TRANSPORT = 461
 
 @dataclass(frozen=True)
 class Media:
-    """The video of a session: its encoding's name in capitals, its clock, and where its parameters and control are."""
+    """The video of a session: its encoding's name in capitals, its clock and parameters.
+
+    ``control`` is where it is set up, ``whole`` where the session is played.
+    """
 
     encoding: str
     clock_hz: int
     parameters: tuple[bytes, ...]
     control: str
+    whole: str
 
 
 class RtspError(SourceError):
@@ -63,6 +67,7 @@ class RtspSession:
         self._server_ports: tuple[int, int] | None = None
         self._sender, self._own = 0, randbits(32)
         self._buffer = b""
+        self._channel = 0
         self._connect(address)
 
     def describe(self) -> Media:
@@ -93,7 +98,9 @@ class RtspSession:
             self._server_ports = (int(found[1]), int(found[2]))
             for one, port in zip(self._udp, self._server_ports, strict=True):  # opens the way back through a firewall
                 one.sendto(b"\x80\x00" + bytes(10), (self._host, port))
-        self._check(self._request("PLAY", self._url, {"Range": "npt=0.000-"}))
+        if found := re.search(r"interleaved=(\d+)", reply.header("transport")):
+            self._channel = int(found[1])  # a server may choose others than were asked for
+        self._check(self._request("PLAY", media.whole, {"Range": "npt=0.000-"}))
 
     def packets(self) -> Iterator[tuple[Channel, bytes, int]]:
         """Yield packets with their time of arrival, until the server ends. Raises SourceError when it falls silent."""
@@ -197,7 +204,7 @@ class RtspSession:
                 end = at + 4 + int.from_bytes(buffer[at + 2 : at + 4], "big")
                 if len(buffer) < end:
                     break
-                yield ("rtp" if buffer[at + 1] == 0 else "rtcp"), buffer[at + 4 : end], arrived_ns
+                yield ("rtp" if buffer[at + 1] == self._channel else "rtcp"), buffer[at + 4 : end], arrived_ns
                 at = end
             else:  # the reply to a keep-alive
                 end = buffer.find(b"\r\n\r\n", at)
@@ -224,7 +231,7 @@ class RtspSession:
             if self._udp and self._server_ports:
                 self._udp[1].sendto(raw, (self._host, self._server_ports[1]))
             elif not self._udp:
-                self._socket.sendall(b"$\x01" + len(raw).to_bytes(2, "big") + raw)
+                self._socket.sendall(bytes([0x24, self._channel + 1]) + len(raw).to_bytes(2, "big") + raw)
         except OSError as error:
             raise SourceError(f"{self._name}: {error.strerror or error}; check the link") from error
 
@@ -368,4 +375,4 @@ def _video(sdp: str, base: str, name: str) -> Media:
             parameters.append(base64.b64decode(text + "=" * (-len(text) % 4)))
         except ValueError:
             continue
-    return Media(encoding, clock_hz, tuple(one for one in parameters if one), where)
+    return Media(encoding, clock_hz, tuple(one for one in parameters if one), where, base)

@@ -239,6 +239,7 @@ def stills() -> dict[str, bytes]:
         "xmp-flight-empty.jpg": dji(FlightYawDegree="", FlightPitchDegree=""),
         "xmp-rtk-zeros.jpg": dji(RtkStdLat="0", RtkStdLon="0", RtkFlag="50"),
         "xmp-latitude-fraction.jpg": dji(GpsLatitude="-34123456/1000000"),
+        "xmp-units.jpg": dji(RelativeAltitude="80.10 m", AbsoluteAltitude="120,50", GimbalPitchDegree="-90.0°"),
         "xmp-broken-xml.jpg": jpeg(plain, xmp(GOOD).replace(b"</rdf:RDF>", b"&<")),
         "xmp-other-prefix.jpg": jpeg(b"", xmp(GOOD, "d")),
         "xmp-longtitude.jpg": jpeg(b"", xmp({k.replace("Longi", "Longti"): v for k, v in GOOD.items()})),

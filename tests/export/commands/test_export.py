@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from overflight.export.commands.export import command
-from overflight.runtime.errors import MissingError, UsageError
+from overflight.runtime.errors import UsageError
 
 Tiny = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("no_torch")
@@ -44,5 +44,5 @@ def test_a_taken_place_is_refused_before_any_download(tmp_path: Path) -> None:
 
 def test_a_missing_checkpoint_is_told_in_one_line(tmp_path: Path) -> None:
     """An empty directory."""
-    with pytest.raises(MissingError, match="no checkpoint here"):
+    with pytest.raises(UsageError, match="no checkpoint here"):
         CliRunner().invoke(command, [str(tmp_path), str(tmp_path / "bundle")], catch_exceptions=False)

@@ -18,11 +18,14 @@ import pytest
 
 from overflight.runtime.errors import BankError
 from overflight.runtime.flight import health as module
+from overflight.runtime.flight.banks import BankInUse
 from overflight.runtime.flight.control_token import ControlToken
 from overflight.runtime.flight.gauges import Gauges
 from overflight.runtime.flight.health import MAX_BANK_BYTES, MAX_CLIENTS, HealthServer
 from overflight.runtime.records import Costs, Observation
 from overflight.runtime.worker import Faults, Worker
+
+BANK = BankInUse("sites", "b" * 64, ("meadow", "forest"))
 
 
 class Door:
@@ -37,7 +40,7 @@ class Door:
         self.hold.set()
         token = ControlToken(folder / "token")
         self.bearer = (folder / "token").read_text().strip()
-        self.server = HealthServer(self.gauges, 0, self.take, token)
+        self.server = HealthServer(self.gauges, 0, lambda: BANK, self.take, token)
 
     def take(self, raw: bytes) -> str:
         self.entered.set()

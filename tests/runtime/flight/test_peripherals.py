@@ -1,10 +1,11 @@
 """A whole flight with telemetry and a link: from a video and its subtitles to a web server and a map.
 
-Covers: runtime/flight/banks.py, runtime/links/dispatch.py.
+Covers: runtime/flight/banks.py, runtime/flight/preflight.py, runtime/flight/warnings.py, runtime/links/dispatch.py.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 
 from overflight.runtime import LabelBank, Overflight
-from overflight.runtime.errors import MissingError, OverflightError, UsageError
+from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.event import Event
+from overflight.runtime.flight import peripherals as module
 from overflight.runtime.flight.banks import Banks
-from overflight.runtime.flight.peripherals import PeripheralConfig, thumbnail
+from overflight.runtime.flight.peripherals import PeripheralConfig, Peripherals, thumbnail
 from overflight.runtime.flight.run import FlightConfig, fly
+from overflight.runtime.flight.warnings import Warnings
 from overflight.runtime.frame import Frame
 from overflight.runtime.geofiles import export_flight
 
@@ -108,7 +111,7 @@ def test_wrong_addresses_end_before_the_flight_begins(
     """Nothing is written, nothing replaced, for an address that cannot be opened."""
     for peripherals, error in (
         (PeripheralConfig(camera="hfov=70"), UsageError),
-        (PeripheralConfig(pose=str(tmp_path / "none.srt")), MissingError),
+        (PeripheralConfig(pose=str(tmp_path / "none.srt")), UsageError),
         (PeripheralConfig(links=("ftp://x",)), UsageError),
     ):
         with Overflight.load(colour_bundle, colour_bank) as overflight, pytest.raises(error):
@@ -137,3 +140,34 @@ def test_a_thumbnail_keeps_its_colours(order: str) -> None:
     assert shown[45, 80, 2] > 180
     assert shown[45, 80, 0] < 60
     assert len(jpeg) < 4000
+
+
+def test_a_link_that_can_never_send_says_so(
+    colour_bundle: Bundle, colour_bank: LabelBank, video: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A marker on a map needs a position: one line at the start, and every event that is given up is counted."""
+    config = PeripheralConfig(links=("cot+udp://127.0.0.1:9",), outbox=video.parent / "outbox.sqlite")
+    with Overflight.load(colour_bundle, colour_bank) as overflight:
+        fly(overflight, str(video), video.parent / "flight", FlightConfig(peripherals=config))
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    (warning,) = [line for line in lines if line["what"] == "warning"]
+    assert warning["part"] == "link cot+udp://127.0.0.1:9"
+    assert "sends nothing without positions; name the telemetry with --pose" in warning["reason"]
+    (status,) = [line for line in lines if line["what"] == "link"]
+    assert (status["sent"], status["waiting"]) == (0, 0)
+    assert status["shed"]["event-without-position"] >= 2
+
+
+def test_telemetry_that_never_arrives_is_a_warning_and_counted(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some seconds without any pose; it is taken back with the first one."""
+    monkeypatch.setattr(module, "UNLOCATED_S", 0.0)
+    warnings = Warnings()
+    peripherals = Peripherals(PeripheralConfig(str(video.with_suffix(".srt"))), str(video), lambda raw: "", warnings)
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0)
+    for _ in range(3):
+        peripherals.update(frame, located=False)
+    assert "check --pose" in warnings.current["telemetry"]
+    assert (peripherals.without_pose, warnings.counts["telemetry"]) == (3, 1)
+    peripherals.update(frame, located=True)
+    assert warnings.current == {}
+    peripherals.close()

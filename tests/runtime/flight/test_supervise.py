@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import UsageError
 from overflight.runtime.event import Event
 from overflight.runtime.flight.bank_watch import BankWatch, newest_bank
+from overflight.runtime.flight.banks import BankInUse
 from overflight.runtime.flight.control_token import ControlToken, token_path
 from overflight.runtime.flight.gauges import Gauges, Status
 from overflight.runtime.flight.health import HealthServer
@@ -30,6 +32,7 @@ from overflight.runtime.flight.journal import Journal
 from overflight.runtime.flight.journal_reader import read_embeddings, read_observations
 from overflight.runtime.flight.run import FlightConfig, fly
 from overflight.runtime.flight.systemd import Notifier
+from overflight.runtime.flight.warnings import Warnings
 from overflight.runtime.records import Costs, Observation
 from overflight.runtime.stream import Stream
 
@@ -72,7 +75,9 @@ def test_health_tells_alive_from_ready_from_fresh(monkeypatch: pytest.MonkeyPatc
     """A process that runs is not yet one that sees, nor one that still does."""
     gauges = Gauges()
     gauges.flight, gauges.bundle, gauges.armed = "/flights/1", "b" * 64, lambda: False
-    server = HealthServer(gauges, 0, lambda raw: "", ControlToken(tmp_path / "token"))
+    bank = BankInUse("scenes", "c" * 64, ("meadow", "road"))
+    gauges.warnings.set("telemetry", "no pose")
+    server = HealthServer(gauges, 0, lambda: bank, lambda raw: "", ControlToken(tmp_path / "token"))
     try:
         assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 503, 503]
         gauges.observe(observation(1))
@@ -80,8 +85,9 @@ def test_health_tells_alive_from_ready_from_fresh(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("overflight.runtime.flight.gauges.FRESH_S", 0.0)
         assert [fetch(server.port, path)[0] for path in ("/live", "/ready", "/fresh")] == [200, 200, 503]
         assert fetch(server.port, "/etc/passwd")[0] == 404
-        status = Status(False, 1, None, False, "/flights/1", "b" * 64, "b", os.getpid())
+        status = Status(False, 1, None, False, "/flights/1", "b" * 64, "b", os.getpid(), {"telemetry": "no pose"})
         assert msgspec.json.decode(fetch(server.port, "/status")[1], type=Status) == status
+        assert msgspec.json.decode(fetch(server.port, "/bank")[1], type=BankInUse) == bank
     finally:
         server.close()
 
@@ -91,7 +97,13 @@ def test_metrics_are_counted_in_base_units() -> None:
     gauges = Gauges()
     for number in range(3):
         gauges.observe(observation(number))
+    gauges.warnings.set('link "x"', "down")
+    gauges.warnings.set('link "x"', None)
+    gauges.warnings.set('link "x"', "down")
     text = gauges.metrics()
+    assert 'overflight_warnings_total{part="link \\"x\\""} 2' in text
+    assert 'overflight_warning{part="link \\"x\\""} 1' in text
+    assert "overflight_without_pose_total" not in text
     assert "overflight_observations_total 3" in text
     assert 'overflight_dropped_total{reason="black"} 6' in text
     assert 'overflight_age_seconds_bucket{le="0.02"} 0' in text
@@ -175,16 +187,22 @@ def test_a_bank_dropped_into_the_watched_folder_is_taken(
     """The newest good bank wins; a bad one is refused aloud, once."""
     colour_bank.save(tmp_path / "first.safetensors")
     taken: list[str] = []
-    watch = BankWatch(tmp_path, lambda bank: taken.append(bank.header.name))
+    warnings = Warnings()
+    watch = BankWatch(tmp_path, lambda bank: taken.append(bank.header.name), partial(warnings.set, "bank"))
     try:
         renamed(colour_bank, "second").save(tmp_path / "second.safetensors")
         wait_for(lambda: taken == ["second"])
         (tmp_path / "third.safetensors").write_bytes(b"torn")
-        wait_for(lambda: "bank refused" in capfd.readouterr().err)
+        wait_for(lambda: "refused: " in capfd.readouterr().err)
         renamed(colour_bank, "fourth").save(tmp_path / "fourth.safetensors")
         wait_for(lambda: taken == ["second", "fourth"])
+        wait_for(lambda: warnings.current == {})
         watch.reload()
         wait_for(lambda: taken == ["second", "fourth", "fourth"])
+        for path in tmp_path.iterdir():
+            path.unlink()
+        wait_for(lambda: "no bank here any more" in warnings.current.get("bank", ""))
+        assert warnings.counts == {"bank": 2}
     finally:
         watch.close()
 

@@ -188,6 +188,21 @@ def test_every_number_is_read_as_it_was_written(
     raster.close()
 
 
+@pytest.mark.parametrize("junk", [bytes(64), b"\xff\xd7" * 256])
+def test_damaged_jpeg_is_not_painted_over(ground: NDArray[np.uint8], tmp_path: Path, junk: bytes) -> None:
+    """A hole in the middle of a piece's data: OpenCV shows what it can, the window is named instead."""
+    pytest.importorskip("simplejpeg")
+    Image.fromarray(ground).save(tmp_path / "a.tif", compression="jpeg")
+    raw = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        place, length = tiff.pages[0].dataoffsets[-1], tiff.pages[0].databytecounts[-1]
+    middle = place + length // 3
+    raw[middle : middle + len(junk)] = junk
+    (tmp_path / "a.tif").write_bytes(raw)
+    with closing(Mosaic(tmp_path / "a.tif", 256)) as mosaic, pytest.raises(SourceError, match="cannot be decoded"):
+        list(mosaic.frames())
+
+
 def test_damaged_lzw_is_not_shown_as_black(ground: NDArray[np.uint8], tmp_path: Path) -> None:
     """libtiff fills what it cannot decode; the window is named instead."""
     Image.fromarray(ground).save(tmp_path / "a.tif", compression="tiff_lzw")

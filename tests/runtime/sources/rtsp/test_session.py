@@ -11,7 +11,7 @@ import pytest
 
 from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.sources import network, open_source
-from overflight.runtime.sources.rtsp.session import _authorization, _video
+from overflight.runtime.sources.rtsp.session import RtspSession, _authorization, _video
 
 SDP = "v=0\r\no=- 0 0 IN IP4 0\r\n{session}m=video 0 RTP/AVP 96\r\na=rtpmap:96 {codec}/90000\r\n{media}"
 
@@ -48,6 +48,21 @@ def test_parameter_sets_come_from_the_description() -> None:
     found = _video(SDP.format(session="", codec="H265", media=media), "rtsp://h/", "x")
     assert found.encoding == "H265"
     assert b"\x67abc" in found.parameters
+
+
+def test_the_session_is_played_where_the_server_keeps_it() -> None:
+    """Under its own base, which may end in a slash that the address had not."""
+    found = _video(SDP.format(session="", codec="H264", media="a=control:track1\r\n"), "rtsp://h/live/", "x")
+    assert found.whole == "rtsp://h/live/"
+
+
+def test_the_servers_choice_of_channels_counts() -> None:
+    """Asked for 0 and 1 a server may send on 20 and 21; the reply to a keep-alive stands between."""
+    session = object.__new__(RtspSession)
+    session._channel = 20
+    session._buffer = b"$\x14\0\2ab" + b"RTSP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx" + b"$\x15\0\1c" + b"$\x14\0\5d"
+    assert [(channel, raw) for channel, raw, _ in session._interleaved()] == [("rtp", b"ab"), ("rtcp", b"c")]
+    assert session._buffer == b"$\x14\0\5d"
 
 
 def test_a_description_without_video_is_refused() -> None:
