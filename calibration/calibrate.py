@@ -66,6 +66,8 @@ def calibrate(
     with the same arguments resumes an interrupted one. Raises UsageError for frames that cannot calibrate,
     EngineError when no faithful int8 form is found.
     """
+    tower = TowerGraph.open(bundle.file(REFERENCE))
+    tower.check_quantisable()
     keeper = Keeper(bundle.sha256, list(sources), count, attention)
     candidates = _candidates(keeper, bundle, sources, count, report)
     embeddings = _embeddings(keeper, bundle, candidates.frames, report)
@@ -75,7 +77,6 @@ def calibrate(
         for name in ("ranges", "tuning", "holdout")
     }
     frames = {name: candidates.frames[rows] for name, rows in part.items()}
-    tower = TowerGraph.open(bundle.file(REFERENCE))
     recipe, smoothing = _choose(keeper, bundle, tower, frames, attention, report)
     banks = bundled_banks(bundle)
     tuning, reference = frames["tuning"], embeddings[part["tuning"]]
