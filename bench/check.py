@@ -1,4 +1,4 @@
-"""Checking: records against budgets, and the hot functions of this commit against those of another, in turns."""
+"""Checks of records against budgets, and of the hot functions of two commits against each other, in turns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from overflight.bench.sample import Report
 
 BUDGETS = Path(__file__).with_name("budgets.toml")
-HOT = tuple(name for name in REPEATS if name != "yardstick")
+HOT = tuple(name for name in REPEATS if name != "baseline")
 _LOOKS = 5  # each may err with 1 %, so that a false alarm stays below 1 in 20
 
 Outcome = Literal["kept", "within noise", "missed", "goal missed", "not measured", "not judged"]
@@ -76,7 +76,7 @@ class Bound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much of the floor, measured beside it, a subject is to reach at least: 1 is nothing but perfect products."""
+    """The least share of its measured floor that a subject must reach: 1 is nothing but perfect products."""
 
     measure: str
     subject: str
@@ -99,7 +99,7 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_budgets(path: Path = BUDGETS) -> Budgets:
-    """Read a budget file. Raises UsageError for what is none."""
+    """Read a budget file. Raises UsageError for another kind of file."""
     toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         found: Budgets = msgspec.convert(toml.loads(path.read_text(encoding="utf-8")), Budgets)
@@ -141,7 +141,7 @@ def check_functions(
     """Time the hot functions of this tree and of another, in turns; ``against`` is a commit or a checkout's folder, and
     ``functions`` names some of them where not all are asked for.
 
-    The plan is repeated, five times at most, for those functions whose noise still hides what is to be judged. Returns
+    The plan is repeated, five times at most, for those functions whose noise still hides the result. Returns
     a finding per function, and the rows: each ratio lies within its printed range with 99 %.
     """
     with ExitStack() as stack:
@@ -153,7 +153,7 @@ def check_functions(
         for _ in range(_LOOKS):
             if not unclear:
                 break
-            # Begun anew for each look: where code and buffers happen to lie in a process is noise too.
+            # New processes for each look: where code and buffers lie in memory is noise too.
             with closing(Subject(job)) as here, closing(Subject(job, source=other)) as there:
                 calls = {
                     f"{name} {tree}": Turn(subject, "embed" if name == "engine" else name)
@@ -180,7 +180,7 @@ def check_functions(
 
 
 class _Tree:
-    """The source folder of another commit (checked out aside), or of a checkout, with this commit's bench in it."""
+    """The source folder of another commit or checkout, copied to a temporary folder, with this commit's bench in it."""
 
     def __init__(self, against: str, scratch: Path) -> None:
         self._tree = scratch / "tree"
@@ -201,7 +201,7 @@ class _Tree:
                 reason = archive.stderr.decode().strip().splitlines()[-1:]
                 raise UsageError(f"--against {against}: neither a folder nor a commit here ({' '.join(reason)})")
             subprocess.run(["tar", "-x", "-C", self._tree], input=archive.stdout, check=True)
-        # The same measuring code on both sides: what differs is what is measured.
+        # The same measuring code on both sides, so that only the measured code differs.
         shutil.rmtree(self._tree / "bench", ignore_errors=True)
         shutil.copytree(root / "bench", self._tree / "bench", ignore=shutil.ignore_patterns("results", "__pycache__"))
 
@@ -272,12 +272,12 @@ def _check_limit(limit: Limit, rows: Sequence[Row]) -> Iterator[Finding]:
         named = f"{what} ({row.model})" if row.model else what
         for name, (most, got, unit) in asked.items():
             if most is not None:
-                told = f"{name.split('_')[0]} ≤ {most:g} {unit}"
-                yield Finding(named, told, f"{say(got)} {unit}", _outcome(got > most, limit.goal))
+                bound = f"{name.split('_')[0]} ≤ {most:g} {unit}"
+                yield Finding(named, bound, f"{say(got)} {unit}", _outcome(got > most, limit.goal))
 
 
 def _beyond_noise(found: Ratio, most: float, goal: bool = False) -> Outcome:
-    """A range that holds the bound proves nothing either way."""
+    """An interval that contains the bound proves nothing."""
     return "within noise" if found.low <= most < found.high else _outcome(found.low > most, goal)
 
 

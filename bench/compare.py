@@ -1,4 +1,4 @@
-"""Comparing: the ratios of two runs of one command, and whether they agree within the ranges that each printed."""
+"""Comparisons of two runs of one command: whether their ratios agree within their confidence intervals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """One subject over the yardstick subject, in both runs."""
+    """The ratio of one subject to the baseline, in both runs."""
 
     subject: str
     over: str
@@ -25,7 +25,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def agrees(self) -> bool:
-        """Whether the ranges meet."""
+        """Whether the intervals overlap."""
         return self.first.low <= self.second.high and self.second.low <= self.first.high
 
 
@@ -36,10 +36,10 @@ def ratios(rows: Sequence[Row], over: str | None = None) -> dict[str, tuple[str,
         reasons = {row.starved or row.reason for row in rows} or {"it has no rows"}
         raise UsageError(f"no subject of this run can be compared ({'; '.join(sorted(reasons))}); measure again")
     over = over or able[0].title
-    yardstick = next((row for row in able if over in (row.title, row.subject)), None)
-    if yardstick is None:
+    baseline = next((row for row in able if over in (row.title, row.subject)), None)
+    if baseline is None:
         raise UsageError(f"no subject {over} in this run; it has {', '.join(row.title for row in able) or 'none'}")
-    return {row.title: (yardstick.title, ratio(row.samples, yardstick.samples)) for row in able if row is not yardstick}
+    return {row.title: (baseline.title, ratio(row.samples, baseline.samples)) for row in able if row is not baseline}
 
 
 def last_run(rows: Sequence[Row], measure: str | None = None) -> list[Row]:

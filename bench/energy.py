@@ -1,4 +1,4 @@
-"""Energy: what a stretch of work drew, by the meter that this machine has."""
+"""Energy that a period of work used, by the meter that this machine has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines and peers in turns: the latency of the image tower on the same frames and the same weights."""
+"""Latency of the image tower: our engines and other libraries, in turns, with the same frames and weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from overflight.bench.sample import Report
     from overflight.bench.subject import Clock
 
-# The peers by name: what pip must bring for each.
+# The peers by name, with what pip must install for each.
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "flown": (),
@@ -60,7 +60,7 @@ INCLUDED = {
 
 @dataclass(frozen=True)
 class Field:
-    """Who competes on what. ``bundle`` and ``checkpoint`` hold the same weights."""
+    """Which subjects run, and on what. ``bundle`` and ``checkpoint`` have the same weights."""
 
     bundle: Path
     subjects: Sequence[str]
@@ -76,7 +76,7 @@ class Field:
 def measure(
     field: Field, plan: SamplingPlan, *, name: str = "engine", report: Report = lambda stage, share: None
 ) -> list[Row]:
-    """Let all subjects take turns; returns one row each, those that could not run with their reason.
+    """Run all subjects in turns; return one row each, those that could not run with their reason.
 
     ``name`` is "engine" for the tower alone, "classify" for the whole way from the picture.
     """
@@ -130,8 +130,8 @@ def flying(bundle: Bundle) -> tuple[str, ...]:
     return (*OURS, f"ours:{entry.record.target}-{entry.record.precision}")
 
 
-def heats(at_once: int, ours: tuple[str, ...] = OURS) -> list[tuple[str, tuple[str, ...]]]:
-    """Divide all peers into heats of at most ``at_once``, each with the yardstick and ours; the loops come last."""
+def groups(at_once: int, ours: tuple[str, ...] = OURS) -> list[tuple[str, tuple[str, ...]]]:
+    """Divide all peers into groups of at most ``at_once``, each with the baseline and ours; then whole pictures."""
     peers = [title for title in EVERY if title != EVERY[0]]
     parts = [peers[start : start + at_once] for start in range(0, len(peers), at_once)]
     towers = [("engine", (EVERY[0], *ours, *part)) for part in parts]

@@ -1,4 +1,4 @@
-"""A peer's environment: a virtual environment of its own that borrows what this one has and installs the rest."""
+"""Virtual environments of peers: each uses the packages of this one and installs what is missing."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def python_of(peer: str, requirements: tuple[str, ...]) -> str:
 def _make(place: Path, python: Path, requirements: tuple[str, ...], peer: str) -> None:
     venv.create(place, with_pip=True, clear=True, symlinks=True)
     folder = next((place / "lib").glob("python3*")) / "site-packages"
-    # Behind its own packages, ours: what is here already (torch is 2 GB) is not downloaded again.
+    # Our packages come after its own, so that what is installed here (torch is 2 GB) is not downloaded again.
     (folder / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    # Whatever is borrowed stays as it is: another torch beside ours would be another peer.
+    # Packages used from here keep their version: another torch would be another peer.
     kept = place / "kept.txt"
     kept.write_text("".join(f"{name}=={version}\n" for name, version in _here("torch", "numpy")), encoding="utf-8")
     done = subprocess.run(

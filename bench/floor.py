@@ -1,4 +1,4 @@
-"""The floor: what a graph must compute and move at least, over what the machine was measured to do beside it."""
+"""The floor: the least that a graph must compute and move, at the machine's measured peak."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def count(graph: Path, batch: int = 1) -> Work:
 
     Operations are those of matrix products and convolutions, two per multiply-add, as model cards count them; norms,
     softmax and activations are left out (below 1 % of a tower). Bytes are the constants, the input and the output, each
-    once: what is between may stay in a cache. Raises UsageError where a product's shape cannot be known.
+    once: intermediate values may stay in a cache. Raises UsageError where a product's shape cannot be known.
     """
     try:
         import onnx

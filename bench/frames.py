@@ -1,4 +1,4 @@
-"""Frames to measure on: real ones, whole and resized, the same for every subject of a run."""
+"""Frames for measurements: real ones, whole and resized, the same for every subject of a run."""
 
 from __future__ import annotations
 

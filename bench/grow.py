@@ -1,4 +1,4 @@
-"""Growth: what a frame costs as the batch and the picture grow; labels and embeddings grow in match.py."""
+"""Growth of the cost with the batch and the picture; labels and embeddings are in match.py."""
 
 from __future__ import annotations
 

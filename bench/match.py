@@ -1,4 +1,4 @@
-"""Matching and searching: an embedding against labels, a text against a flight's embeddings, few to very many."""
+"""Cost of matching and searching: an embedding against labels, a text against a flight's embeddings."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def measure_match(
 def measure_search(
     counts: Sequence[int], width: int, plan: SamplingPlan, *, report: Report = lambda stage, share: None
 ) -> list[Row]:
-    """Rank so many random embeddings of a flight's journal by one text vector; reading the journal is told apart."""
+    """Rank random embeddings of a flight's journal by one text vector; reading the journal is timed separately."""
     query = _unit(1, width)[0]
     calls, read_ns = {}, {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Peaks: the fastest matrix product and the fastest copy that a machine does, through the library of an engine."""
+"""Peaks: the fastest matrix product and the fastest copy of a machine, in the library of an engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots: how latencies are spread, how cost grows with the work, and where the engines stand under the roofline."""
+"""Plots: latency distributions, growth of the cost, and the engines under the roofline."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _figure(x: str, y: str) -> tuple[Any, Any]:
 
 
 def _named_beside(figure: Any) -> Any:
-    """Put the names beside the picture, where they hide nothing."""
+    """Put the names next to the plot, where they hide nothing."""
     figure.set_figwidth(9.5)
     figure.legend(loc="outside right upper", fontsize=8)
     return figure

@@ -1,4 +1,4 @@
-"""Whole processes: the start until the first observation, memory over a flight, and the time of export and build."""
+"""Whole processes: start to first observation, memory over a flight, and the time of export and build."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _resident(pid: int) -> int | None:
 
 
 def _peak(pid: int) -> int:
-    """The most memory a program has held since it was started, in bytes; 0 once it has ended."""
+    """The peak memory of a program since its start, in bytes; 0 after its end."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
     except OSError:

@@ -1,4 +1,4 @@
-"""The report: all records on one page that needs nothing else."""
+"""The report: all records on one self-contained page."""
 
 from __future__ import annotations
 

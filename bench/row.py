@@ -1,4 +1,4 @@
-"""The row: one measurement, complete by itself, with every raw sample and all that is needed to judge it."""
+"""The row: one measurement with every raw sample, and everything that is needed to interpret it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Setting = str | int | float | bool
 
 
 class Host(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The machine and the moment; what a machine does not tell is absent.
+    """The machine and the moment; what a machine does not report is absent.
 
     ``kind`` is the device class whose budgets hold. ``load`` is the system's one-minute load average when the row was
     taken: above ``cores`` something else was running. ``caps`` is what the process was allowed (cgroup, affinity).
@@ -43,7 +43,7 @@ class Host(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Floor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What this machine could have done at best, as measured beside the samples.
+    """What this machine could have done at best, as measured in the same turns as the samples.
 
     ``operations`` counts the products of the graph by precision, two per multiply-add; ``bytes`` what must be read and
     written at least once. ``per_s`` holds the measured peaks: operations by precision, and "bytes". ``floor_ns`` is the
@@ -103,13 +103,13 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def title(self) -> str:
         """The subject with the settings that tell rows of one run apart."""
-        telling = {"batches": ("batch",), "match": ("labels",), "search": ("count",), "tiles": ("side",)}
-        told = [f"{key} {self.settings[key]}" for key in telling.get(self.measure, ()) if key in self.settings]
-        return ", ".join([self.subject, *told])
+        distinguishing = {"batches": ("batch",), "match": ("labels",), "search": ("count",), "tiles": ("side",)}
+        shown = [f"{key} {self.settings[key]}" for key in distinguishing.get(self.measure, ()) if key in self.settings]
+        return ", ".join([self.subject, *shown])
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows to a record file, one JSON line each; what is there is never touched."""
+    """Add rows to a record file, one JSON line each; existing rows are never changed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
@@ -119,11 +119,11 @@ def append(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """Read a record file, or every one of a folder, oldest row first. Raises UsageError for what is none."""
+    """Read a record file, or every one of a folder, oldest row first. Raises UsageError for another kind of file."""
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     rows = [row for file in files for row in _rows(file)]
     if not rows:
-        raise UsageError(f"{path}: holds no rows; make some with: overflight bench engine --out {path}")
+        raise UsageError(f"{path}: contains no rows; make some with: overflight bench engine --out {path}")
     return sorted(rows, key=lambda row: row.taken_utc)
 
 

@@ -1,4 +1,4 @@
-"""Sampling: subjects in turns, A B B A, so that a busy moment hits all of them and their ratios survive it."""
+"""Sampling of subjects in turns, A B B A, so that a busy moment affects all of them alike."""
 
 from __future__ import annotations
 

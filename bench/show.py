@@ -1,4 +1,4 @@
-"""Showing rows: a table for people, JSON lines for programs, and a bar while they are taken."""
+"""Output of rows: a table for people, JSON lines for programs, and a progress bar."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from overflight.bench.row import Row
     from overflight.bench.sample import Report
 
-# Figures of a row that people want to see beside its samples, with what to divide by.
-_TOLD = {
+# Figures of a row that are shown with its samples, with their divisor and unit.
+_SHOWN = {
     "first_ns": ("first", 1e6, "ms"),
     "load_ns": ("load", 1e6, "ms"),
     "read_ns": ("reading", 1e6, "ms"),
@@ -64,25 +64,25 @@ def show(rows: Sequence[Row], *, as_json: bool, out: Path | None) -> None:
         if not row.samples:
             console.print(f"{row.subject} could not run: {row.reason}", markup=False, highlight=False)
     host = rows[0].host
-    told = f"{host.kind}, {host.processor}; load {host.load:g} on {host.cores} cores; {rows[0].included}"
-    console.print(told, markup=False, highlight=False)
+    machine = f"{host.kind}, {host.processor}; load {host.load:g} on {host.cores} cores; {rows[0].included}"
+    console.print(machine, markup=False, highlight=False)
 
 
 def _also(row: Row) -> str:
-    told = [row.starved] if row.starved else []
-    told += [
+    parts = [row.starved] if row.starved else []
+    parts += [
         f"{name} {row.figures[key] / scale:.4g} {unit}".strip()
-        for key, (name, scale, unit) in _TOLD.items()
+        for key, (name, scale, unit) in _SHOWN.items()
         if key in row.figures
     ]
-    told += [f"{key} {value:g}" for key, value in row.figures.items() if key.startswith("dropped")]
-    told += [f"{key}: {row.settings[key]}" for key in ("meter", "throttled") if key in row.settings]
-    return ", ".join(told)
+    parts += [f"{key} {value:g}" for key, value in row.figures.items() if key.startswith("dropped")]
+    parts += [f"{key}: {row.settings[key]}" for key in ("meter", "throttled") if key in row.settings]
+    return ", ".join(parts)
 
 
 @contextmanager
 def progress(*, silent: bool) -> Iterator[Report]:
-    """Yield what long work reports to: a stage and the share of it that is done."""
+    """Yield a function that receives the progress: a stage and its share (0 to 1)."""
     if silent:
         yield lambda stage, share: None
         return

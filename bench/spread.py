@@ -1,4 +1,4 @@
-"""Spread: percentiles of samples, and ratios by pairs with the range in which the true one lies."""
+"""Spread: percentiles of samples, and ratios of pairs with their confidence interval."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """A over B, pair by pair: the median, and the range that holds the true median with 99 %."""
+    """A over B, pair by pair: the median, and its 99 % confidence interval."""
 
     median: float
     low: float
@@ -82,7 +82,7 @@ def ratio(ours: Sequence[int], theirs: Sequence[int]) -> Ratio:
 def judge(found: Ratio, tolerance: float) -> Change:
     """Say whether A is slower or faster than B by more than ``tolerance`` (0.05 is 5 %), or the same within it.
 
-    It is unclear where the range holds one of the two bounds: more pairs make it narrower.
+    It is unclear where the interval contains one of the two bounds: more pairs make it narrower.
     """
     if found.low > 1 + tolerance:
         return "slower"

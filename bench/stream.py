@@ -1,4 +1,4 @@
-"""The stream: from capture to decision, stage by stage, in a real flight that is recorded; short, or for hours."""
+"""The stream: from capture to decision, stage by stage, in a real recorded flight; short, or for hours."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 INCLUDED = {
     "resize": "whole picture to the engine's input",
     "engine": "the engine's input to the embedding",
-    "match": "the embedding to the verdict",
-    "overhead": "all that one frame cost but the engine: source, resize, trust, match, decide, events, journal",
+    "match": "the embedding to the decision",
+    "overhead": "all that one frame cost but the engine: source, resize, quality, match, decide, events, journal",
     "age": "capture of the frame to the decision about it",
 }
 
 
 @dataclass
 class _Watch:
-    """Collects what each observation cost; ``ends_ns`` is when each was done with."""
+    """Collects the cost of each observation; ``ends_ns`` is when each was finished."""
 
     frames: int
     report: Report
@@ -118,7 +118,7 @@ def measure(
 
 
 def _stages(watch: _Watch, began_ns: int) -> dict[str, list[int]]:
-    """The first two frames warm the engine and plan the resize: they are told apart as ``first_ns``."""
+    """The first two frames warm the engine and plan the resize, and are left out."""
     spans = np.diff([began_ns, *watch.ends_ns]).astype(int)
     kept = list(zip(watch.seen, spans, strict=True))[2:] or list(zip(watch.seen, spans, strict=True))
     return {

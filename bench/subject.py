@@ -1,4 +1,4 @@
-"""A subject: an engine or a peer in a process of its own, spoken to in JSON lines, so that all can take turns."""
+"""A subject: an engine or a peer in its own process, controlled by JSON lines, so that all can take turns."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Job(msgspec.Struct, frozen=True):
 
     ``frames`` is an ``.npy`` of resized frames uint8 ``[N, S, S, 3]`` RGB, ``pictures`` one of whole ones
     ``[N, H, W, 3]`` in BGR; ``scratch`` keeps what was made once (a traced graph) for
-    the next run. ``clock`` "cpu" counts the time that the process really had, so that busy neighbours weigh less; it
-    is one with the wall's where one thread works and nobody else does.
+    the next run. ``clock`` "cpu" counts the time that the process really had, so that other processes matter less; it
+    equals the wall's where one thread works alone.
     """
 
     peer: str
@@ -88,7 +88,7 @@ class _Said(msgspec.Struct, frozen=True):
 
 
 class Subject:
-    """A running subject. ``source`` is the tree whose code it runs: another one to hold two commits side by side."""
+    """A running subject. ``source`` is the tree whose code it runs: another one to compare two commits."""
 
     def __init__(self, job: Job, *, requirements: tuple[str, ...] = (), source: Path = SOURCE) -> None:
         self.name = f"{job.peer}:{job.variant}"
@@ -128,7 +128,7 @@ class Subject:
         return memory
 
     def answers(self) -> Path:
-        """Let it embed every frame into an ``.npy`` float32 ``[N, D]``."""
+        """Embed every frame into an ``.npy`` float32 ``[N, D]``."""
         self._say(b'{"do":"answers"}')
         path = self._hear().answers
         assert path is not None
@@ -177,4 +177,4 @@ class Subject:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         how = "was killed, most likely for memory" if code == -9 else f"ended with code {code}"
-        return EngineError(f"{self.name}: its process {how}: {lines[-1] if lines else 'it said nothing'}")
+        return EngineError(f"{self.name}: its process {how}: {lines[-1] if lines else 'it printed nothing'}")

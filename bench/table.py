@@ -1,4 +1,4 @@
-"""The table: committed records as Markdown, put between two markers of a page."""
+"""The table: committed records as Markdown, between two markers of a page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from overflight.bench.row import Row
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-YARDSTICKS = ("transformers_torch:fp32", "naive:fp32", "transformers_torch:cuda-fp16-eager")
+BASELINES = ("transformers_torch:fp32", "naive:fp32", "transformers_torch:cuda-fp16-eager")
 NAMES = {
     "ours": "Overflight",
-    "flown": "Overflight, picture to verdict",
+    "flown": "Overflight, picture to decision",
     "transformers_torch": "transformers + torch",
     "open_clip": "open_clip",
     "traced": "ONNX Runtime, traced graph",
@@ -30,7 +30,7 @@ NAMES = {
 
 
 def page(rows: Sequence[Row]) -> str:
-    """Write what ``budgets.toml`` asks of the records and what they say to it, then the records."""
+    """Write the budgets of ``budgets.toml`` with their results, then the records."""
     lines = ["| asked | | found | |", "|---|---|--:|---|"]
     lines += [f"| {x.what} | {x.asked} | {x.found} | {x.outcome} |" for x in check_records(rows, read_budgets())]
     return "\n".join(lines) + f"\n\n{markdown(rows)}"
@@ -46,7 +46,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Write what a frame costs in the image tower beside the peers, batch 1: a row per subject, a column per model."""
+    """Write the cost of a frame in the image tower at batch 1: a row per subject, a column per model."""
     contests = [found for found in _contests(rows, ("engine",)) if found[0].settings.get("batch") == 1]
     columns = {contest[0].model: {row.subject: row for row in contest if row.samples} for contest in contests}
     if not columns:
@@ -57,7 +57,7 @@ def summary(rows: Sequence[Row]) -> str:
         cells = []
         for column in columns.values():
             row = column.get(subject)
-            over = _over_yardstick(row, rows) if row else None
+            over = _over_baseline(row, rows) if row else None
             ratio = f", {over.median:.2f}" if over else ""
             time = f"{say(Spread.of(row.samples).p50 / 1e6)} ms{ratio}" if row else ""
             cells.append("starved" if row and row.starved else time)
@@ -84,7 +84,7 @@ def placed(path: Path) -> str | None:
 
 
 def _contests(rows: Sequence[Row], measures: tuple[str, ...]) -> list[list[Row]]:
-    """Gather what competed on the same: one command measures its peers in several runs, where memory is short."""
+    """Collect the rows of one comparison: one command measures its peers in several runs where memory is short."""
     contests: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in rows:
         if row.measure in measures:
@@ -93,13 +93,13 @@ def _contests(rows: Sequence[Row], measures: tuple[str, ...]) -> list[list[Row]]
     return [list(contest.values()) for contest in contests.values() if any(row.samples for row in contest.values())]
 
 
-def _over_yardstick(row: Row, everything: Sequence[Row]) -> Ratio | None:
-    """Return a row's ratio to the yardstick of its own run: rows of different runs are never divided."""
+def _over_baseline(row: Row, everything: Sequence[Row]) -> Ratio | None:
+    """Return a row's ratio to the baseline of its own run: rows of different runs are never divided."""
     run = [other for other in everything if other.run == row.run and not other.starved]
-    yardstick = next((x for name in YARDSTICKS for x in run if x.samples and x.subject == name), None)
-    if yardstick is None or row.starved or row.subject == yardstick.subject:
+    baseline = next((x for name in BASELINES for x in run if x.samples and x.subject == name), None)
+    if baseline is None or row.starved or row.subject == baseline.subject:
         return None
-    return ratios(run, yardstick.title)[row.title][1]
+    return ratios(run, baseline.title)[row.title][1]
 
 
 def _contest(rows: Sequence[Row], everything: Sequence[Row]) -> str:
@@ -116,7 +116,7 @@ def _contest(rows: Sequence[Row], everything: Sequence[Row]) -> str:
         lines[2] = lines[2].replace("torch fp32", "the naive loop")
     for row in sorted((row for row in rows if row.samples), key=lambda row: Spread.of(row.samples).p50):
         spread = Spread.of(row.samples)
-        relative = row.starved or _over_yardstick(row, everything) or ("1" if row.subject in YARDSTICKS else "")
+        relative = row.starved or _over_baseline(row, everything) or ("1" if row.subject in BASELINES else "")
         share = str(row.floor or "")
         cosine = f"{row.figures['cosine_mean']:.4f}" if "cosine_mean" in row.figures else ""
         memory = f"{row.figures['peak_bytes'] / 1e6:.0f}"

@@ -1,4 +1,4 @@
-"""Calibrating: frames in, and the bundle gains its fp16 and int8 graphs, each with its fidelity on held-out frames."""
+"""Calibration: from frames to the bundle's fp16 and int8 graphs, each with its fidelity on held-out frames."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _EXTREME_FRAMES = 16  # every tensor of a tower is looked at, so few frames; the
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Everything that a calibration found, not yet in a bundle."""
+    """The results of a calibration, not yet in a bundle."""
 
     recipe: Recipe
     smoothing: Factors
@@ -60,12 +60,14 @@ def calibrate(
     attention: bool = False,
     report: Report = unreported,
 ) -> Calibration:
-    """Choose frames from ``sources``, quantise the bundle's image tower with them and judge the result.
+    """Select frames from ``sources``, quantise the bundle's image tower with them and measure the result.
 
-    ``attention`` also quantises the products inside attention. What is finished is kept until the end, so that a call
-    with the same arguments goes on where an interrupted one was. Raises UsageError for frames that calibrate nothing,
+    ``attention`` also quantises the products inside attention. Finished stages are kept until the end, so that a call
+    with the same arguments resumes an interrupted one. Raises UsageError for frames that cannot calibrate,
     EngineError when no faithful int8 form is found.
     """
+    tower = TowerGraph.open(bundle.file(REFERENCE))
+    tower.check_quantisable()
     keeper = Keeper(bundle.sha256, list(sources), count, attention)
     candidates = _candidates(keeper, bundle, sources, count, report)
     embeddings = _embeddings(keeper, bundle, candidates.frames, report)
@@ -75,14 +77,13 @@ def calibrate(
         for name in ("ranges", "tuning", "holdout")
     }
     frames = {name: candidates.frames[rows] for name, rows in part.items()}
-    tower = TowerGraph.open(bundle.file(REFERENCE))
     recipe, smoothing = _choose(keeper, bundle, tower, frames, attention, report)
     banks = bundled_banks(bundle)
     tuning, reference = frames["tuning"], embeddings[part["tuning"]]
     recipe = _measured(keeper, tower, recipe, smoothing, tuning, reference, report)
     report("searching int8", 0.0)
     recipe = return_worst(
-        tower, recipe, smoothing, tuning, reference, banks, lambda told: report(f"searching int8: {told}", 1.0)
+        tower, recipe, smoothing, tuning, reference, banks, lambda step: report(f"searching int8: {step}", 1.0)
     )
     report("searching int8", 1.0)
     graphs = make_graphs(tower, recipe, smoothing)
@@ -99,7 +100,7 @@ def make_graphs(tower: TowerGraph, recipe: Recipe, smoothing: Factors) -> dict[Q
     """Make both graphs from a recipe: the same tower and recipe give the same bytes."""
     unknown = {one.name for one in recipe.products} ^ {product.name for product in eligible(tower)}
     if unknown:
-        raise UsageError(f"the recipe is of another graph (differs in {min(unknown)}); calibrate this bundle anew")
+        raise UsageError(f"the recipe is of another graph (differs in {min(unknown)}); calibrate this bundle again")
     return {
         "fp16": halve(tower, recipe.full).encoded(),
         "int8": halve(quantise(tower, recipe, smoothing), recipe.full).encoded(),

@@ -1,4 +1,4 @@
-"""Keeping: each finished stage of a calibration on disk, so that an interrupted one goes on where it was."""
+"""Checkpoints of a calibration: each finished stage is kept on disk, so that an interrupted one resumes."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Smoothing divides an input channel by s and multiplies the weight's row by it (Xiao et al., "SmoothQuant", 2023):
 s_j = max|X_j|^alpha / max|W_j|^(1-alpha). Alpha is chosen with the plain clips, then the clip at that alpha, both by
-what is lost of the product's output on real rows.
+what the product's output loses on real rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Emulating: what half precision really leaves, on a processor that has none.
+"""Emulation of half precision on a processor that has none.
 
 ONNX Runtime's CPU provider computes an fp16 graph in fp32 from end to end and drops the roundings between (even with
 every optimisation off), so an overflow or a cosine of 0.6 would never show. Casts that the graph itself asks for are

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from overflight.runtime.engines.ort import EXACT_PRODUCTS, load_library
-from overflight.runtime.errors import BundleError, missing_extra
+from overflight.runtime.errors import BundleError, UsageError, missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,12 +45,20 @@ class TowerGraph:
 
     @classmethod
     def open(cls, path: Path) -> TowerGraph:
-        """Read a graph with its weights. Raises BundleError for what is not one."""
+        """Read a graph with its weights. Raises BundleError for another kind of file."""
         onnx = load_onnx()
         try:
             return cls(onnx.load(str(path)))
         except Exception as error:  # protobuf's DecodeError has no importable home of its own
             raise BundleError(f"{path}: not an ONNX graph ({error}); export the bundle again") from error
+
+    def check_quantisable(self) -> None:
+        """Raise UsageError for a tower of convolutions: only matrix products are quantised."""
+        if any(node.op_type == "Conv" for node in self.nodes.values()):
+            raise UsageError(
+                "the image tower is made of convolutions (CLIP's ModifiedResNet), and calibration quantises matrix "
+                "products only; use the bundle as it is, in fp32"
+            )
 
     def copy(self) -> TowerGraph:
         """Return an independent copy."""

@@ -1,4 +1,4 @@
-"""Halving: products in fp16, and in fp32 what half precision breaks.
+"""Half precision: products in fp16, and in fp32 what fp16 would break.
 
 Norms, softmaxes and the final length stay in fp32 always (naive fp16 leaves SigLIP a cosine of 0.6); any other node,
 the sums of the residual stream above all, when its tensor was seen near the end of half precision's range.

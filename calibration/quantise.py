@@ -1,4 +1,4 @@
-"""Quantising: explicit Q/DQ pairs before the products, int8 weights behind a DQ, everything else left as it was.
+"""Quantisation: explicit Q/DQ pairs before the products, int8 weights behind a DQ, everything else unchanged.
 
 Symmetric (zero point 0), per tensor for what a product reads, per output channel for its weight: the rules under which
 TensorRT, OpenVINO and ONNX Runtime all run the product in int8.

@@ -1,4 +1,4 @@
-"""Ranges: what the tower's tensors reach on real frames."""
+"""Ranges of the tower's tensors on real frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe: every decision of a calibration, small enough to keep and enough to make the same graphs again."""
+"""The recipe: every decision of a calibration, from which the same graphs can be made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repeating: the graphs of a kept calibration, made again from the weights without the frames that it was made with."""
+"""Repetition of a recorded calibration: the same graphs from the weights, without the original frames."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def repeat(
     if recipe.tower != bundle.manifest.tower:
         raise UsageError(
             f"{folder}: a recipe for tower {recipe.tower[:12]}, the bundle's is {bundle.manifest.tower[:12]}; "
-            "calibrate anew"
+            "calibrate again"
         )
     graphs = make_graphs(TowerGraph.open(bundle.file(REFERENCE)), recipe, smoothing)
     if not sources:

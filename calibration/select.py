@@ -1,4 +1,4 @@
-"""Selecting: from whatever was filmed to a small set of frames that covers it, and a hold-out kept apart."""
+"""Selection of a small set of frames that covers the sources, and of a separate hold-out."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def find_candidates(sources: Sequence[str], resize: Resize, count: int, report: 
     for reason in gatherer.unreadable:
         say("unreadable", reason=reason)
     if len(kept) < FEWEST:
-        told = ", ".join(f"{number} {why}" for why, number in sorted(refused.items())) or "none refused"
+        reasons = ", ".join(f"{number} {why}" for why, number in sorted(refused.items())) or "none refused"
         raise UsageError(
-            f"{len(kept)} distinct frames that show something ({told}), at least {FEWEST} are needed: "
+            f"{len(kept)} distinct frames that show something ({reasons}), at least {FEWEST} are needed: "
             "name more or longer flights, videos or folders"
         )
     described = [_describe(frame, likeness) for frame, likeness in zip(kept, hashes, strict=True)]
@@ -99,7 +99,7 @@ def part_sizes(available: int, count: int) -> tuple[int, int, int]:
 def divide(candidates: Candidates, embeddings: NDArray[np.float32], count: int) -> list[PickedFrame | None]:
     """Give every candidate its part, or None: the same order as the candidates.
 
-    Tuning and hold-out are drawn at random, for they stand for what will be flown over. The frames that ranges are
+    Tuning and hold-out are drawn at random, because they represent the flights to come. The frames that ranges are
     read from are the k-centres of the rest, so that rare sights are among them (Gonzalez, 1985), in equal shares from
     each stratum: thirds of brightness, and low or high where heights are known.
     """

@@ -1,4 +1,4 @@
-"""Sensitivity: which products cost fidelity when they become int8, and the worst of them returned to float."""
+"""Sensitivity: the fidelity that each product costs in int8; the worst are returned to float."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def return_worst(
     frames: NDArray[np.uint8],
     reference: NDArray[np.float32],
     banks: Sequence[LabelBank],
-    report: Callable[[str], None] = lambda told: None,
+    report: Callable[[str], None] = lambda step: None,
 ) -> Recipe:
     """Return products to float, worst first, until the int8 tower is well within its gate on ``frames``.
 
@@ -89,7 +89,7 @@ def return_worst(
         recipe = msgspec.structs.replace(recipe, products=tuple(left))
     raise EngineError(
         f"int8 keeps a cosine of only {found.cosine_mean:.4f} with half of the products in float, worst {worst.name}; "
-        "calibrate with frames of the kind that will be flown over, or use fp16"
+        "calibrate with frames like those of your flights, or use fp16"
     )
 
 

@@ -1,4 +1,4 @@
-"""Smoothing: range moved out of activations into weights, by scaling the parameters of the node before."""
+"""Smoothing: moves range from activations into weights by scaling the parameters of the node before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Enriching: what calibration made goes into the bundle, which verifies at every moment on the way."""
+"""Writing a calibration into its bundle, which stays valid at every moment."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def enrich(
     picked: PickedFrames | None = None,
     holdout: HeldOut | None = None,
 ) -> Bundle:
-    """Write graphs, recipe and hold-out into a bundle and seal it anew; whatever an earlier calibration left goes.
+    """Write graphs, recipe and hold-out into a bundle and seal it again; files of an earlier calibration are removed.
 
     First a manifest without any of it, then the files, then the new manifest: a reader or a power cut in between finds
     a bundle that was not calibrated, never a torn one. Raises OverflightError where the bundle cannot be written.

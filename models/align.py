@@ -1,4 +1,4 @@
-"""Settle the text tower in the joint space, where the scenes' prompts must land beside the scenes' images."""
+"""Settle the text tower in the joint space, where the prompts of a scene must be near its images."""
 
 from __future__ import annotations
 

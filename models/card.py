@@ -133,7 +133,7 @@ def tell_field(found: Any) -> str:
 
 
 def tell_open_set(found: Any) -> str:
-    """Return how well known and unknown scenes are told apart."""
+    """Return how well known and unknown scenes are distinguished."""
     kept = found["open_set"]
     return tabulate(
         (f"without {', '.join(kept['removed'])} in the bank", ""),
@@ -186,7 +186,7 @@ PARTS: dict[str, Callable[[Any], str]] = {
 
 
 def render(card: str, found: Any) -> str:
-    """Return the card with every part between its marks made anew. Raises ValueError for a missing mark."""
+    """Return the card with every part between its marks written again. Raises ValueError for a missing mark."""
     for name, tell in PARTS.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         if card.count(begin) != 1 or card.count(end) != 1:
@@ -197,7 +197,7 @@ def render(card: str, found: Any) -> str:
 
 
 def main() -> None:
-    """Fill the tables of the card from the results beside it."""
+    """Fill the tables of the card from the results file."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--results", type=Path, default=HERE / "results.json")
     parser.add_argument("--card", type=Path, default=HERE / "README.md")

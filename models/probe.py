@@ -1,4 +1,4 @@
-"""Judge frozen embeddings by a linear probe and nearest neighbours, beside the untrained start."""
+"""Evaluate frozen embeddings by a linear probe and nearest neighbours, compared with the untrained start."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ END_ID = 1
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of both towers; the defaults are the shipped model's."""
+    """Sizes of both towers; the defaults are the default model's."""
 
     image_px: int = 140
     patch_px: int = 14

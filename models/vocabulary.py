@@ -187,7 +187,7 @@ def train_pieces(counts: dict[str, int], folder: Path, size: int) -> None:
 
 
 def save(pool: Pool, folder: Path) -> None:
-    """Write the pool as one archive of arrays beside one text file."""
+    """Write the pool as one archive of arrays and one text file."""
     (folder / "texts.txt").write_text("\n".join(pool.texts), encoding="utf-8")
     np.savez(folder / "texts.npz", target=pool.target, targets=pool.targets, group=pool.group)
 

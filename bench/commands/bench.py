@@ -16,7 +16,7 @@ _PATH: Any = click.Path(path_type=Path)
 def command() -> None:
     """Measure what a frame costs, next to other runtimes and the hardware's limit.
 
-    Every measurement becomes a row with its raw samples and its whole circumstance; --out keeps rows in a file.
+    Every measurement becomes a row with its raw samples and its conditions; --out keeps rows in a file.
 
     \b
     overflight bench engine --bundle base-256/ --checkpoint ./base-256-checkpoint
@@ -37,7 +37,7 @@ for _each in MEASURING:
 def _compare(first: Path, second: Path, over: str | None, as_json: bool) -> None:
     """Compare two runs of one command: do their ratios agree?
 
-    Each ratio stands with the range that holds the true one with 99 %; two runs agree where the ranges meet.
+    Each ratio has its 99 % confidence interval; two runs agree where the intervals overlap.
 
     \b
     overflight bench compare monday.jsonl tuesday.jsonl
@@ -64,7 +64,7 @@ def _compare(first: Path, second: Path, over: str | None, as_json: bool) -> None
 @command.command("table")
 @click.argument("records", type=_PATH, required=False)
 @click.option("--into", type=_PATH, help="Put the table between the markers of this page.")
-@click.option("--summary", "brief", is_flag=True, help="The image tower beside its peers alone, a column per model.")
+@click.option("--summary", "brief", is_flag=True, help="Only the image tower and its peers, a column per model.")
 @click.option("--json", "as_json", is_flag=True, help="Print the Markdown as JSON.")
 def _table(records: Path | None, into: Path | None, brief: bool, as_json: bool) -> None:
     """Write records as Markdown: the committed ones when left out.
@@ -111,7 +111,7 @@ def _plot(records: Path | None, out: Path, as_json: bool) -> None:
 @click.option("-o", "--out", type=_PATH, default=Path("bench.html"), show_default=True, help="The page.")
 @click.option("--json", "as_json", is_flag=True, help="Print where the page is as JSON.")
 def _report(records: Path | None, out: Path, as_json: bool) -> None:
-    """Write records as one page: asked and found, tables, plots, machines.
+    """Write records as one page: budgets, tables, plots, machines.
 
     \b
     overflight bench report -o bench.html
@@ -144,9 +144,9 @@ def _check(
 ) -> None:
     """Fail when a budget is missed, or a hot function has become slower.
 
-    Without --against the records (the committed ones when left out) are held to bench/budgets.toml. With it, resize,
-    match, decide, journal append and the engine of both trees are timed in turns; a difference counts only beyond the
-    noise of the comparison itself, and what is unclear is timed up to five times as long.
+    Without --against, the records (the committed ones when left out) are compared with bench/budgets.toml. With it,
+    resize, match, decide, journal append and the engine of both trees are timed in turns; a difference counts only
+    beyond the noise of the comparison itself, and what is unclear is timed up to five times as long.
 
     \b
     overflight bench check

@@ -24,9 +24,13 @@ def _measuring(*, bundle: bool = True, threads: bool = True, plan: bool = True) 
         click.option("--out", type=_PATH, help="Add the rows to this record file (.jsonl)."),
     ]
     if plan:
-        options.append(click.option("--seconds", type=float, default=30.0, show_default=True, help="Sample so long."))
         options.append(
-            click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Turns at least.")
+            click.option("--seconds", type=float, default=30.0, show_default=True, help="How long to sample.")
+        )
+        options.append(
+            click.option(
+                "--rounds", type=click.IntRange(1), default=20, show_default=True, help="The least number of turns."
+            )
         )
     if threads:
         options.append(click.option("--threads", type=click.IntRange(0), default=0, help="Cores; 0 is all of them."))
@@ -64,11 +68,13 @@ def _bundle(given: Path | None) -> Path:
 @click.command("engine")
 @_measuring()
 @click.option("--checkpoint", type=_PATH, help="The checkpoint that the bundle was made from, for the peers.")
-@click.option("--subject", "subjects", multiple=True, help="Who competes, as PEER:VARIANT; the first is the yardstick.")
-@click.option("--frames", "source", help="Frames to measure on; the shipped film when left out.")
+@click.option(
+    "--subject", "subjects", multiple=True, help="What to time, as LIBRARY:VARIANT; the first is the baseline."
+)
+@click.option("--frames", "source", help="Frames to measure on; the bundled sample video when left out.")
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=(1,), help="Frames in a call.")
-@click.option("--clock", type=click.Choice(["wall", "cpu"]), default="wall", help="cpu: the time a process really had.")
-@click.option("--whole", is_flag=True, help="From the picture to the verdict instead of the tower alone.")
+@click.option("--clock", type=click.Choice(["wall", "cpu"]), default="wall", help="cpu: the time that the process got.")
+@click.option("--whole", is_flag=True, help="From the picture to the decision instead of the tower alone.")
 def _engine(
     bundle: Path | None,
     threads: int,
@@ -109,9 +115,11 @@ def _engine(
 @click.command("peers")
 @_measuring()
 @click.argument("checkpoint", type=_PATH)
-@click.option("--frames", "source", help="Frames to measure on; the shipped film when left out.")
-@click.option("--clock", type=click.Choice(["wall", "cpu"]), default="wall", help="cpu: the time a process really had.")
-@click.option("--at-once", type=click.IntRange(1), default=4, show_default=True, help="Peers in memory together.")
+@click.option("--frames", "source", help="Frames to measure on; the bundled sample video when left out.")
+@click.option("--clock", type=click.Choice(["wall", "cpu"]), default="wall", help="cpu: the time that the process got.")
+@click.option(
+    "--at-once", type=click.IntRange(1), default=4, show_default=True, help="Peers in memory at the same time."
+)
 def _peers(
     checkpoint: Path,
     bundle: Path | None,
@@ -124,20 +132,20 @@ def _peers(
     clock: Clock,
     at_once: int,
 ) -> None:
-    """Time every peer beside our engines, on the same frames and weights.
+    """Time every peer and our engines, on the same frames and weights.
 
-    Each heat holds transformers + torch fp32 (the yardstick), ours (the reference and what overflight build has proven
-    here), and --at-once further peers. A peer that cannot run says why. What a peer lacks is installed into an
-    environment of its own.
+    Each group has transformers + torch fp32 (the baseline), ours (the reference and the engines that passed
+    overflight build here), and --at-once other peers. A peer that cannot run says why. What a peer lacks is installed
+    into an environment of its own.
 
     \b
     overflight bench peers ./siglip-base-256 --bundle base-256/ --threads 2 --out records.jsonl
     """
-    from overflight.bench.engine import Field, heats, measure, proven
+    from overflight.bench.engine import Field, groups, measure, proven
     from overflight.bench.frames import FILM
     from overflight.runtime.bundle import Bundle
 
-    for name, subjects in heats(at_once, proven(Bundle.open(_bundle(bundle)))):
+    for name, subjects in groups(at_once, proven(Bundle.open(_bundle(bundle)))):
         field = Field(_bundle(bundle), subjects, checkpoint, source or str(FILM), threads, clock=clock)
         _take(partial(measure, field, _plan(rounds, seconds), name=name), as_json=as_json, out=out)
 
@@ -166,7 +174,7 @@ def _stream(
 @click.option("--minutes", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="How long.")
 @click.option("--fps", type=click.FloatRange(min=0), default=0.0, help="A camera's rate; 0 works without a pause.")
 def _sustained(bundle: Path | None, threads: int, out: Path | None, as_json: bool, minutes: float, fps: float) -> None:
-    """Work for minutes or hours: what heat does, and what a frame draws.
+    """Work for minutes or hours: throttling, and the energy of a frame.
 
     \b
     overflight bench sustained --minutes 30 --fps 10
@@ -182,7 +190,7 @@ def _sustained(bundle: Path | None, threads: int, out: Path | None, as_json: boo
 @click.option("--frames", type=click.IntRange(10), default=1000, show_default=True, help="How long the flight is.")
 @click.option("--size", default="1280x720", show_default=True, help="The camera's picture.")
 def _memory(bundle: Path | None, threads: int, out: Path | None, as_json: bool, frames: int, size: str) -> None:
-    """Watch the resident memory of a flight: its peak, its steady state, its growth.
+    """Measure the resident memory of a flight: its peak, its steady state, its growth.
 
     \b
     overflight bench memory --frames 100000 --size 160x120

@@ -1,1 +1,1 @@
-"""Peers: each the way its own users run it, in a process of its own, beside our engines."""
+"""Peers: each run as its own users run it, in a process of its own."""

@@ -1,4 +1,4 @@
-"""Ours from picture to verdict: resize, engine, match and decide, as the stream does for every frame."""
+"""Ours from picture to decision: resize, engine, match and decide, as the stream does for every frame."""
 
 from __future__ import annotations
 

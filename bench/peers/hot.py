@@ -1,4 +1,4 @@
-"""The hot functions of the loop, each timed alone, and a yardstick that no change of ours can move."""
+"""The hot functions of the loop, each timed alone, and a baseline that no change of ours affects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 # How often each runs in one turn: a few milliseconds, well above what reading the clock disturbs.
-REPEATS = {"resize": 1, "match": 50, "decide": 20, "append": 50, "yardstick": 1}
+REPEATS = {"resize": 1, "match": 50, "decide": 20, "append": 50, "baseline": 1}
 _LABELS = 200
 
 
@@ -41,7 +41,7 @@ def load(job: dict[str, Any]) -> LoadedPeer:
     bundle = Bundle.open(job["bundle"])
     engine = choose(bundle, "onnxruntime-cpu", "fp32", threads=job["threads"]).engine
     work = hot_calls(bundle, np.load(job["pictures"])[0], embed=engine.embed)
-    return LoadedPeer(engine.embed, {engine.info.target: engine.info.version}, beside=work, clock=time.thread_time_ns)
+    return LoadedPeer(engine.embed, {engine.info.target: engine.info.version}, others=work, clock=time.thread_time_ns)
 
 
 def hot_calls(
@@ -72,7 +72,7 @@ def hot_calls(
         "match": lambda: matcher.match(embedding),
         "decide": lambda: decider.decide(match),
         "append": lambda: journal.append(observation, embedding),
-        "yardstick": _yardstick(picture),
+        "baseline": _baseline(picture),
     }
     blas = ThreadpoolController()
     return {name: _turn(call, REPEATS[name], blas) for name, call in work.items()}
@@ -91,7 +91,7 @@ def _turn(call: Callable[[], object], repeat: int, blas: ThreadpoolController) -
     return turn
 
 
-def _yardstick(picture: NDArray[np.uint8]) -> Callable[[], object]:
+def _baseline(picture: NDArray[np.uint8]) -> Callable[[], object]:
     """Numpy alone, of the resize's kind: bytes to floats, and narrow products over them."""
     rows = picture.reshape(len(picture), -1)
     floats = np.empty(rows.shape, np.float32)

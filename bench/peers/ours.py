@@ -1,4 +1,4 @@
-"""Ours: an engine of a bundle, as a flight runs it, with the peaks of its library beside it."""
+"""Ours: an engine of a bundle, as a flight runs it, with the peaks of its library."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def load(job: dict[str, Any]) -> LoadedPeer:
     """Open the engine that the variant names.
 
     "fp32" is the reference, "default" what would fly here, and "TARGET-PRECISION" (openvino-cpu-int8) one that was
-    built. One that failed its gate is timed all the same, and said to have failed.
+    built. One that failed its gate is timed too, and the note says so.
     """
     bundle = Bundle.open(job["bundle"])
     engine, graph, note = open_variant(bundle, job["variant"], job["threads"])
     library = "openvino" if engine.info.target == "openvino-cpu" else "onnxruntime"
-    told = f"{engine.info.target} {engine.info.precision} on {engine.info.provider}"
+    name = f"{engine.info.target} {engine.info.precision} on {engine.info.provider}"
     on_cpu = engine.info.target in ("onnxruntime-cpu", "openvino-cpu")
     return LoadedPeer(
         embed=engine.embed,
         versions={engine.info.target: engine.info.version},
         graph=graph,
-        note=f"{told}; {note}" if note else told,
-        beside={f"peak {kind}": work for kind, work in peak_calls(library, job["threads"]).items()} if on_cpu else {},  # type: ignore[arg-type]
+        note=f"{name}; {note}" if note else name,
+        others={f"peak {kind}": work for kind, work in peak_calls(library, job["threads"]).items()} if on_cpu else {},  # type: ignore[arg-type]
     )
 
 
@@ -52,7 +52,7 @@ def open_variant(bundle: Bundle, variant: str, threads: int) -> tuple[Engine, st
 
 
 def _unbuilt(bundle: Bundle, target: str, precision: str, threads: int) -> tuple[Engine, str, str]:
-    """OpenVINO runs the bundle's graphs as they are: what was not built can be timed, and its cosine stands beside."""
+    """OpenVINO runs the bundle's graphs as they are: what was not built can be timed, with its cosine."""
     graph = REFERENCE if precision == "fp32" else f"image.{precision}.onnx"
     if target != "openvino-cpu" or graph not in bundle.manifest.files:
         raise PeerUnavailable(

@@ -1,4 +1,4 @@
-"""The inside of a subject's process: load one peer, then do and time what is asked, a JSON line each.
+"""The process of a subject: load one peer, then run and time each request, a JSON line each.
 
 Only the standard library and numpy are needed here, so that it runs in any peer's environment.
 """
@@ -27,7 +27,7 @@ Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 class LoadedPeer:
     """What a peer's ``load`` gives: ``embed`` takes resized frames ``[N, S, S, 3]``, or pictures where ``whole``.
 
-    ``beside`` holds other calls to be timed in this process. ``graph`` is the ONNX file that runs. ``clock`` is read
+    ``others`` are further calls to be timed in this process. ``graph`` is the ONNX file that runs. ``clock`` is read
     around each call: the wall's, or this thread's own where one thread does all and the neighbours are not the matter.
     """
 
@@ -37,7 +37,7 @@ class LoadedPeer:
     note: str = ""
     whole: bool = False
     clock: Callable[[], int] = time.perf_counter_ns
-    beside: dict[str, Callable[[], object]] = field(default_factory=dict)
+    others: dict[str, Callable[[], object]] = field(default_factory=dict)
 
 
 class PeerUnavailable(Exception):  # noqa: N818 - not a failure: a peer says why it cannot run here
@@ -70,7 +70,7 @@ def _serve(say: Callable[..., None]) -> None:
     clock = time.process_time_ns if job["clock"] == "cpu" else loaded.clock
     batch = _Batch(frames, job["batch"])
     calls: dict[str, Callable[[int], object]] = {"embed": lambda start: loaded.embed(batch.at(start))}
-    calls |= {name: lambda start, work=work: work() for name, work in loaded.beside.items()}  # type: ignore[misc]
+    calls |= {name: lambda start, work=work: work() for name, work in loaded.others.items()}  # type: ignore[misc]
     began = time.perf_counter_ns()
     calls["embed"](0)
     first_ns = time.perf_counter_ns() - began
@@ -117,7 +117,7 @@ def _memory() -> dict[str, int]:
 
 def _line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no more was said'}"
+    return f"{type(error).__name__}: {lines[0] if lines else 'no further message'}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the graph that torch traces: fp32 as it falls out, and its own dynamic and static int8."""
+"""ONNX Runtime on the graph that torch traces: fp32 as traced, and its own dynamic and static int8."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def trace(job: dict[str, Any]) -> Path:
-    """Let torch write the tower's graph (``pixels`` -> ``vectors``), once per checkpoint."""
+    """Have torch write the tower's graph (``pixels`` -> ``vectors``), once per checkpoint."""
     import torch
     import transformers
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 def command(
     bundle: Path, sources: tuple[str, ...], count: int, attention: bool, recipe: Path | None, as_json: bool
 ) -> None:
-    """Quantise a bundle's image tower on real frames, and prove it.
+    """Quantise a bundle's image tower with real frames, and measure its fidelity.
 
-    SOURCES are flights, videos, or folders of stills of the kind that will be flown over. The bundle gains
+    SOURCES are flights, videos, or folders of stills like those of your flights. The bundle gains
     image.fp16.onnx and image.int8.onnx, and a hold-out of frames on which every engine is judged. Called again after
-    an interruption, it goes on where it was. With --recipe, SOURCES are only judged on, and may be left out.
+    an interruption, it resumes. With --recipe, SOURCES are only used to measure fidelity, and may be left out.
 
     \b
     overflight calibrate base-256/ flights/2026-05-03 survey/
@@ -52,8 +52,8 @@ def command(
             kept, verdicts = found.recipe, found.verdicts
             made = enrich_with(opened, found)
     if as_json:
-        told = {"bundle": str(bundle), "verdicts": msgspec.to_builtins(verdicts), "recipe": msgspec.to_builtins(kept)}
-        click.echo(msgspec.json.encode(told))
+        result = {"bundle": str(bundle), "verdicts": msgspec.to_builtins(verdicts), "recipe": msgspec.to_builtins(kept)}
+        click.echo(msgspec.json.encode(result))
     else:
         _show(made, kept)
     broken = [f"{precision}: {'; '.join(one.reasons)}" for precision, one in verdicts.items() if not one.passed]

@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("runtime", "Check a bundle's files and replay known frames through its engine."),
     "fetch": ("export", "Bring a published model by name: download, export and prove it."),
     "export": ("export", "Turn a checkpoint into a bundle, and prove it."),
-    "calibrate": ("calibration", "Quantise a bundle's image tower on real frames, and prove it."),
+    "calibrate": ("calibration", "Quantise a bundle's image tower with real frames, and measure its fidelity."),
     "build": ("export", "Build this device's engines, test each, and use the fastest that passes."),
     "similarity": ("export", "Compare a picture with texts."),
     "labels": ("export", "Compile a label file into a label bank."),

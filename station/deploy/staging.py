@@ -27,12 +27,12 @@ def stage_bundle(deployments: Deployments, source: Path) -> Bundle:
     """
     opened = Bundle.open(source)
     place = deployments.bundle_path(opened.sha256)
-    if place.exists() and not is_whole(place):
-        shutil.rmtree(place)
-    if not place.exists():
+    if not is_whole(place):
         check_members(opened)
         opened.verify()
         place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():  # damaged, and perhaps in use: it goes only for something better
+            shutil.rmtree(place)
         if source.parent == deployments.incoming:
             source.rename(place)
         else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from overflight.bench.engine import EVERY, Field, heats, measure
+from overflight.bench.engine import EVERY, Field, groups, measure
 from overflight.bench.sample import SamplingPlan
 from overflight.runtime.bundle import Bundle
 
@@ -42,10 +42,10 @@ def test_who_cannot_run_says_why(colour_bundle: Bundle, tmp_path: Path) -> None:
     assert "--checkpoint" in told[1].reason
 
 
-def test_every_peer_has_a_heat_with_the_yardstick() -> None:
+def test_every_peer_has_a_group_with_the_baseline() -> None:
     """Whatever fits into memory together."""
     for at_once in (1, 3, 20):
-        towers = [subjects for name, subjects in heats(at_once) if name == "engine"]
+        towers = [subjects for name, subjects in groups(at_once) if name == "engine"]
         assert {title for subjects in towers for title in subjects} == {*EVERY, "ours:fp32"}
         assert all(subjects[0] == "transformers_torch:fp32" and len(subjects) <= at_once + 2 for subjects in towers)
 

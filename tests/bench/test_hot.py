@@ -1,4 +1,4 @@
-"""The hot functions, timed by pytest-benchmark and kept as ratios to a yardstick, which hold on every machine."""
+"""The hot functions, timed by pytest-benchmark and kept as ratios to a baseline, which hold on every machine."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def calls(colour_bundle: Bundle) -> Iterator[dict[str, Callable[[], object]]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*HOT, "engine"])
 def test_a_hot_function_keeps_its_ratio(benchmark: Any, calls: dict[str, Callable[[], object]], name: str) -> None:
-    """No slower than its budget over the yardstick, beyond the noise of the comparison."""
+    """No slower than its budget over the baseline, beyond the noise of the comparison."""
     benchmark.pedantic(calls[name], rounds=5, warmup_rounds=1)
-    pair = {key: timed(calls[which], clock=time.thread_time_ns) for key, which in (("it", name), ("yardstick",) * 2)}
+    pair = {key: timed(calls[which], clock=time.thread_time_ns) for key, which in (("it", name), ("baseline",) * 2)}
     taken = take_turns(pair, SamplingPlan(15, 15, 0.0, settle_s=0))
-    found = ratio(taken["it"], taken["yardstick"])
-    benchmark.extra_info["over the yardstick"] = str(found)
+    found = ratio(taken["it"], taken["baseline"])
+    benchmark.extra_info["over the baseline"] = str(found)
     assert found.low <= read_budgets().hot[name], found

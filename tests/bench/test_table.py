@@ -57,7 +57,7 @@ def test_only_the_newest_run_of_a_model_is_shown(row: Callable[..., Row]) -> Non
 
 
 def test_heats_of_one_command_stand_in_one_table(row: Callable[..., Row]) -> None:
-    """Each subject over the yardstick of its own run; the yardstick itself stands there once."""
+    """Each subject over the baseline of its own run; the baseline itself stands there once."""
     first = contest(row, "a", 0.5)
     second = [row("engine", "transformers_torch:fp32", [20_000_000] * 20, run="b", batch=1)]
     second.append(row("engine", "open_clip:fp32", [5_000_000] * 20, run="b", batch=1))
@@ -95,7 +95,7 @@ def test_the_pages_show_the_committed_records(at: str, write: Callable[[list[Row
 
 
 def test_the_summary_has_a_column_per_model(row: Callable[..., Row]) -> None:
-    """The yardstick has no ratio; who was not measured on a model leaves its cell empty."""
+    """The baseline has no ratio; who was not measured on a model leaves its cell empty."""
     text = summary([*contest(row, "a", 0.25), row("engine", "open_clip:fp32", [], run="a", reason="no", batch=1)])
     assert "| | m |" in text
     assert "| Overflight fp32 | 2.5 ms, 0.25 |" in text

@@ -184,3 +184,26 @@ def test_every_thing_an_engine_depends_on_changes_its_key(store: Store) -> None:
     ]
     paths = {put(store, record_of(store.bundle, **change)).path for change in changes}
     assert len(paths | {base}) == 6
+
+
+def test_with_a_trusted_key_an_engine_that_others_can_change_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines are not signed: the hash of the signed bundle names them, and only their owner may write them."""
+    pytest.importorskip("cryptography")
+    from overflight.runtime.errors import SignatureError
+    from overflight.runtime.signatures.terms import Terms
+    from overflight.runtime.signatures.trust import Approval
+
+    entry = put(store, record_of(store.bundle), b"an engine")
+    engine = entry.path / "engine.bin"
+    engine.chmod(0o666)
+    assert entry.check(store.bundle) == engine
+    approval = Approval("bundle", "key", Terms(1), store.bundle.sha256, tmp_path / "accepted.json")
+    signed = Bundle(store.bundle.directory, store.bundle.manifest, store.bundle.sha256, approval)
+    for path in (engine, entry.path / "engine.json", entry.path, store.path):
+        path.chmod(0o777)
+        with pytest.raises(SignatureError, match="others can change it"):
+            entry.check(signed)
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    assert entry.check(signed) == engine

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from overflight.export.assemble import export
 from overflight.export.checkpoint import Checkpoint
 from overflight.export.describe import describe
+from overflight.export.outside import picture
 from overflight.runtime.errors import EngineError, UsageError
 
 Build = Callable[..., Any]
@@ -86,6 +88,26 @@ def test_timms_siglip_agrees(build: Build, save: Build, configure: Build, tmp_pa
     preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
     made = export(save(build(config), config, preprocess=preprocess), tmp_path / "bundle", prove_outside=True)
     assert (made.manifest.family, made.manifest.activation, made.manifest.resize.fit) == ("siglip", "sigmoid", "squash")
+
+
+def test_a_resnet_flies_in_fp32_and_is_not_calibrated(
+    build: Build, save: Build, configure: Build, tmp_path: Path
+) -> None:
+    """The bundle embeds pictures; calibration refuses it with the reason, before it looks at any frame."""
+    from overflight.calibration.calibrate import calibrate
+    from overflight.runtime.overflight import embed
+    from overflight.runtime.store import default_engine
+
+    config = configure(*VARIANTS["resnet"][:2])
+    del config["vision_cfg"]["patch_size"]
+    made = export(save(build(config), config), tmp_path / "bundle")
+    engine = default_engine(made)
+    try:
+        assert np.asarray(embed(engine, made, [picture(80, 120, 0)])).shape == (1, 48)
+    finally:
+        engine.close()
+    with pytest.raises(UsageError, match="made of convolutions"):
+        calibrate(made, [str(tmp_path)])
 
 
 def test_a_proof_fails_where_the_resize_is_another(

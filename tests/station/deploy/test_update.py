@@ -200,6 +200,26 @@ def test_a_flight_without_a_health_port_is_found_by_its_lock(aircraft: Aircraft,
     assert aircraft.update(running=NO_FLIGHT).take(str(bundle.directory), None).action == "deployed"
 
 
+def test_a_damaged_deployed_bundle_is_replaced_by_a_good_one_only(
+    aircraft: Aircraft, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    """What is in use is not deleted for an upload that is damaged too."""
+    first = make_bundle("first")
+    update = aircraft.update(running=NO_FLIGHT)
+    update.take(str(first.directory), None)
+    deployed = update.deployments.bundle_path(first.sha256) / "image.onnx"
+    good = first.directory / "image.onnx"
+    kept = good.read_bytes()
+    deployed.write_bytes(b"damaged")
+    good.write_bytes(b"damaged too")
+    with pytest.raises(BundleError):
+        update.take(str(first.directory), None)
+    assert deployed.read_bytes() == b"damaged"
+    good.write_bytes(kept)
+    update.take(str(first.directory), None)
+    assert deployed.read_bytes() == kept
+
+
 def test_only_one_update_at_a_time(aircraft: Aircraft, make_bundle: MakeBundle) -> None:
     """A second one is refused; it would switch under the first one's proof."""
     update = aircraft.update(running=NO_FLIGHT)
