@@ -125,8 +125,9 @@ def command(context: click.Context, /, source: str | None, print_config: bool, c
     """Label what a camera, a recording or a folder of stills shows.
 
     SOURCE is a file, a folder, a quoted pattern, mosaic.tif, /dev/video0, csi://0, rtsp://…, udp://@:5600,
-    rtp://@:5004, 'gst://PIPELINE' (a GStreamer pipeline without its sink) or test://. A live source runs until SIGTERM,
-    SIGHUP or Ctrl-C, and only its newest frame is kept; any other source is read to its end.
+    rtp://@:5004, rtmp://0.0.0.0:1935/live/KEY?listen, srt://:9000?mode=listener, http://CAMERA/PICTURE.jpg,
+    'gst://PIPELINE' (a GStreamer pipeline without its sink) or test://. A live source runs until
+    SIGTERM, SIGHUP or Ctrl-C, and only its newest frame is kept; any other source is read to its end.
     Without SOURCE, the variable OVERFLIGHT_SOURCE names it, which keeps a password out of the list of processes.
 
     \b
