@@ -152,14 +152,15 @@ def _place(
         gsd_m = 2 * view.across * view.height_m / size[0]
         return Place(pose.lat_deg, pose.lon_deg, pose_error_m, gsd_m=gsd_m, stale=stale, ground=ground), True
     left, top, right, bottom = tile
-    middle = view.hits([((left + right) / 2, (top + bottom) / 2)])
-    border = _outline(view, tile)
-    if middle is None or border is None:
+    points = [(left, bottom), (right, bottom), (right, top), (left, top), ((left + right) / 2, (top + bottom) / 2)]
+    hits = view.hits(points)
+    border = None if hits is None else _outline(view, points[:4], hits[:4])
+    if hits is None or border is None:
         return None, False
     corners, clipped = border
     if not corners:
         return None, True
-    north_m, east_m, height_m, cut = middle[0]
+    north_m, east_m, height_m, cut = hits[4]
     if cut:
         north_m, east_m = (sum(c[i] for c in corners) / len(corners) for i in (0, 1))
     height_m = max(height_m, MIN_HEIGHT_M)  # terrain may rise to the camera
@@ -200,16 +201,13 @@ def pitch_error_m(
     return height_m / math.tan(max(depression, limit)) - away_m if depression < math.pi / 2 else 0.0
 
 
-def _outline(view: _View, tile: Tile) -> tuple[list[tuple[float, float]], bool] | None:
+def _outline(
+    view: _View, corners: list[tuple[float, float]], hits: list[Hit]
+) -> tuple[list[tuple[float, float]], bool] | None:
     """Walk the picture's border over the ground, counter-clockwise; finer where the range limit bends it.
 
     Empty where no ground is in sight, None where the terrain is not known.
     """
-    left, top, right, bottom = tile
-    corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
-    hits = view.hits(corners)
-    if hits is None:
-        return None
     clipped = any(cut for *_, cut in hits)
     if clipped:
         steps = [i / 8 for i in range(8)]
@@ -218,11 +216,12 @@ def _outline(view: _View, tile: Tile) -> tuple[list[tuple[float, float]], bool] 
             for (x0, y0), (x1, y1) in pairwise([*corners, corners[0]])
             for s in steps
         ]
-        hits = view.hits(border)
-        if hits is None:
+        finer = view.hits(border)
+        if finer is None:
             return None
-        if all(cut for *_, cut in hits):
+        if all(cut for *_, cut in finer):
             return [], True
+        hits = finer
     ring = [(north, east) for north, east, *_ in hits]
     twice_area = sum(a[1] * b[0] - b[1] * a[0] for a, b in pairwise([*ring, ring[0]]))
     return (ring if twice_area > 0 else ring[::-1]), clipped

@@ -220,7 +220,7 @@ def _packets(path: Path) -> Iterator[tuple[int | None, bytes]]:
     try:
         import av
     except ImportError as error:
-        raise missing_extra("PyAV", "video") from error
+        raise missing_extra("PyAV", "cpu") from error
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             streams = [stream for stream in container.streams if stream.type == "data"]

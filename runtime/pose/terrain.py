@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -25,7 +26,8 @@ CACHE_BYTES = 64 << 20
 TERRAIN_ERROR_M = 4.0  # of SRTM and Copernicus GLO-30, vertically (68 %)
 ALTITUDE_ERROR_M = 10.0  # of a receiver's altitude above the sea, where no take-off point ties it to the model
 LOWEST_M, HIGHEST_M = -500.0, 9000.0  # anything else in a model is a hole
-_STEPS, _HALVINGS = 256, 12  # along a ray: the first crossing among so many steps, then halved
+_STEPS, _REFINED = 128, 3  # along a ray: the first crossing among so many steps, then straight lines between two
+_MOST_PATCH_PX = 4_000_000  # of the part around the camera that is kept decoded
 _DEEPEST_M = 3000.0  # below the camera
 
 
@@ -38,6 +40,7 @@ class Terrain:
     def __init__(self, raster: Raster, georeference: Georeference, takeoff: tuple[float, float] | None = None) -> None:
         self._raster = raster
         self._georeference = georeference
+        self._patch: tuple[int, int, NDArray[np.float32]] | None = None
         self.takeoff_m = None if takeoff is None else self.height_m(*takeoff)
 
     @classmethod
@@ -85,16 +88,11 @@ class Terrain:
 
     def heights_m(self, lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the ground's heights at points, interpolated between the model's four nearest; NaN where unknown."""
-        x, y = (
-            (lon_deg, lat_deg) if self._georeference.geographic else utm(lat_deg, lon_deg, self._georeference.epsg or 0)
-        )
-        x0, across_x, down_x, y0, across_y, down_y = self._georeference.transform
-        area = across_x * down_y - down_x * across_y
-        column = ((x - x0) * down_y - (y - y0) * down_x) / area - 0.5  # a height stands in the middle of its pixel
-        row = ((y - y0) * across_x - (x - x0) * across_y) / area - 0.5
+        column, row = self._pixels(lat_deg, lon_deg)
         height, width = self._raster.layout.height, self._raster.layout.width
         inside = (column >= -0.5) & (column <= width - 0.5) & (row >= -0.5) & (row <= height - 0.5)
-        column, row = (np.where(inside, np.clip(v, 0, n - 1), 0.0) for v, n in ((column, width), (row, height)))
+        anyone = int(inside.argmax())  # stands in for those outside, whose heights are not used
+        column, row = (np.where(inside, v, v[anyone]).clip(0, n - 1) for v, n in ((column, width), (row, height)))
         left, top = np.minimum(column.astype(int), max(0, width - 2)), np.minimum(row.astype(int), max(0, height - 2))
         right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
         corners = self._values(
@@ -106,8 +104,26 @@ class Terrain:
         found: NDArray[np.float64] = np.where(inside, upper + down * (lower - upper), np.nan)
         return found
 
+    def _pixels(
+        self, lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the columns and rows of points; a height stands in the middle of its pixel."""
+        found = self._georeference
+        x, y = (lon_deg, lat_deg) if found.geographic else utm(lat_deg, lon_deg, found.epsg or 0)
+        x0, across_x, down_x, y0, across_y, down_y = found.transform
+        area = across_x * down_y - down_x * across_y
+        column = ((x - x0) * down_y - (y - y0) * down_x) / area - 0.5
+        row = ((y - y0) * across_x - (x - x0) * across_y) / area - 0.5
+        return column, row
+
     def _values(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
         """Return the model's own heights; NaN in its holes, and where a piece cannot be decoded."""
+        if self._patch is not None:
+            top, left, patch = self._patch
+            inside = rows.min() >= top and columns.min() >= left
+            if inside and rows.max() < top + patch.shape[0] and columns.max() < left + patch.shape[1]:
+                kept: NDArray[np.float64] = patch[rows - top, columns - left].astype(np.float64)
+                return kept
         layout = self._raster.layout
         segments = rows // layout.segment_height * layout.across + columns // layout.segment_width
         values = np.full(len(rows), np.nan)
@@ -118,11 +134,36 @@ class Terrain:
             except SourceError:
                 continue
             values[here] = piece[rows[here] % layout.segment_height, columns[here] % layout.segment_width, 0]
+        return self._without_holes(values)
+
+    def _without_holes(self, values: NDArray[Any]) -> NDArray[Any]:
         hole = (values < LOWEST_M) | (values > HIGHEST_M)
-        if layout.nodata is not None:
-            hole |= values == layout.nodata
+        if self._raster.layout.nodata is not None:
+            hole |= values == self._raster.layout.nodata
         values[hole] = np.nan
         return values
+
+    def _keep_patch(self, pose: Pose, range_m: float) -> None:
+        """Decode the part of the model within reach of a camera, once until it leaves that part's middle."""
+        north_m, east_m = metres_per_degree(pose.lat_deg)
+        sides = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]) * range_m
+        column, row = self._pixels(pose.lat_deg + sides[:, 0] / north_m, pose.lon_deg + sides[:, 1] / east_m)
+        layout = self._raster.layout
+        top, bottom = max(0, int(row.min()) - 1), min(layout.height, int(row.max()) + 3)
+        left, right = max(0, int(column.min()) - 1), min(layout.width, int(column.max()) + 3)
+        if self._patch is not None:
+            kept_top, kept_left, patch = self._patch
+            rows_kept = kept_top <= top and bottom <= kept_top + patch.shape[0]
+            if rows_kept and kept_left <= left and right <= kept_left + patch.shape[1]:
+                return
+        down, across = (bottom - top) // 2, (right - left) // 2
+        top, bottom = max(0, top - down), min(layout.height, bottom + down)
+        left, right = max(0, left - across), min(layout.width, right + across)
+        self._patch = None
+        if top < bottom and left < right and (bottom - top) * (right - left) <= _MOST_PATCH_PX:
+            with suppress(SourceError):  # a damaged piece is a hole, looked for one by one
+                read = self._raster.read(top, left, bottom, right, (0,))[:, :, 0].astype(np.float32)
+                self._patch = top, left, self._without_holes(read)
 
     def eye_m(self, pose: Pose, ground_m: float) -> tuple[float, float] | None:
         """Return a camera's height above the sea and its error, or None where the model does not reach.
@@ -152,12 +193,13 @@ class Terrain:
 
         A ray that meets none within ``range_m`` is cut there. None where the model has no height on a ray's way.
         """
+        self._keep_patch(pose, range_m)
         directions = np.array(rays)
         level = np.hypot(directions[:, 0], directions[:, 1])
         with np.errstate(divide="ignore"):
             reach = np.minimum(
                 np.where(level > 0, range_m / level, np.inf),
-                np.where(directions[:, 2] > 0, _DEEPEST_M / directions[:, 2], np.inf),
+                np.where(directions[:, 2] > 0, self._deepest_m(eye_m) / directions[:, 2], np.inf),
             )
         heights = self._above(pose, eye_m, directions, np.linspace(0, 1, _STEPS)[None, :] * reach[:, None])
         below = heights <= 0
@@ -165,17 +207,29 @@ class Terrain:
         first = np.where(met, below.argmax(axis=1), _STEPS - 1)
         if np.isnan(heights[np.arange(_STEPS)[None, :] <= first[:, None]]).any():
             return None
-        near = np.maximum(first - 1, 0) / (_STEPS - 1) * reach
-        far = first / (_STEPS - 1) * reach
-        for _ in range(_HALVINGS):
-            middle = (near + far) / 2
-            under = self._above(pose, eye_m, directions, middle[:, None])[:, 0] <= 0
-            near, far = np.where(under | ~met, near, middle), np.where(under & met, middle, far)
+        ray, before = np.arange(len(rays)), np.maximum(first - 1, 0)
+        near, far = before / (_STEPS - 1) * reach, first / (_STEPS - 1) * reach
+        over, under = heights[ray, before], heights[ray, first]
+        for _ in range(_REFINED):
+            share = np.where(over > under, over / np.maximum(over - under, 1e-9), 1.0).clip(0.0, 1.0)
+            middle = near + (far - near) * share
+            height = self._above(pose, eye_m, directions, middle[:, None])[:, 0]
+            below_ground = (height <= 0) | ~met
+            near, over = np.where(below_ground, near, middle), np.where(below_ground, over, height)
+            far, under = np.where(below_ground & met, middle, far), np.where(below_ground & met, height, under)
+        share = np.where(over > under, over / np.maximum(over - under, 1e-9), 1.0).clip(0.0, 1.0)
+        far = np.where(met, near + (far - near) * share, far)
         ground_m = eye_m - far * directions[:, 2]
         north, east = far * directions[:, 0], far * directions[:, 1]
         return [
             (n, e, g, not m) for n, e, g, m in zip(north.tolist(), east.tolist(), ground_m.tolist(), met, strict=True)
         ]
+
+    def _deepest_m(self, eye_m: float) -> float:
+        """Return how far below the camera the lowest ground within reach is, and a little more."""
+        if self._patch is None or np.isnan(self._patch[2]).all():
+            return _DEEPEST_M
+        return max(1.0, min(_DEEPEST_M, eye_m - float(np.nanmin(self._patch[2])) + 1.0))
 
     def _above(
         self, pose: Pose, eye_m: float, directions: NDArray[np.float64], slant: NDArray[np.float64]
