@@ -102,6 +102,8 @@ class Web:
             self._server.server_close()
             self._server = None
             for connection in self._open:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)  # closing alone does not wake the thread that reads from it
                 connection.close()
             self._open.clear()
 
@@ -270,8 +272,15 @@ class Campaign:
     def until(self, condition: Callable[[], bool]) -> None:
         deadline_s = time.monotonic() + 30
         while not condition():
-            assert time.monotonic() < deadline_s, "the fault was not counted"
+            assert time.monotonic() < deadline_s, f"the fault was not counted: {self.state()}"
             time.sleep(0.005)
+
+    def state(self) -> str:
+        """Describe the links, for a failure."""
+        if self.links is None:
+            return "no links"
+        workers = {worker.faults.name: worker.trouble for worker in self.links.workers}
+        return f"{self.links.status()}, {workers}, {len(self.links._unsaved)} unsaved, {dict(self.injected)}"
 
     def get(self, path: str, data: bytes | None = None) -> tuple[int, str]:
         headers = {"Authorization": f"Bearer {token_path().read_text().strip()}"}
