@@ -86,7 +86,7 @@ def is_mosaic(path: Path, window: int = WINDOW_PX) -> bool:
             placed = any(page.tags.valueof(code) is not None for code in _GEOREFERENCES)
             coded = int(page.compression) not in _PICTURES or int(page.samplesperpixel) > _MOST_PICTURE_BANDS
             return placed or coded or max(int(page.imagewidth), int(page.imagelength)) > 2 * window
-    except SourceError:
+    except (SourceError, TypeError, ValueError):  # the latter where a damaged tag has another type
         return False  # the still reader says what is wrong with it
 
 
