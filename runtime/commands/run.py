@@ -105,6 +105,18 @@ def _read_config(context: click.Context, option: click.Parameter, path: Path | N
     multiple=True,
     help="Send events to mqtt://, cot+udp://, https://, mavlink:…; repeat.",
 )
+@click.option(
+    "--source-file",
+    type=click.Path(path_type=Path),
+    help="Read SOURCE from this file, so that its password is not on the command line.",
+)
+@click.option(
+    "--link-file",
+    "link_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Read links from this file, one a line; repeat.",
+)
 @click.option("--outbox", type=click.Path(path_type=Path), help="The file that keeps unsent events across flights.")
 @click.option("--budget-mb", metavar="MB", type=click.IntRange(min=1), help="The journal's largest size, in megabytes.")
 @click.option("--fps", metavar="N", type=Finite(min=0, min_open=True), help="Evaluate at most so many frames a second.")
@@ -137,15 +149,29 @@ def command(context: click.Context, /, source: str | None, print_config: bool, c
     overflight run csi://0 --labels bank.safetensors --print-config > flight.toml
     overflight run --config flight.toml
     """
-    from overflight.runtime.errors import UsageError
+    from overflight.runtime.address_file import read_addresses
 
-    if source is None and not print_config:
-        raise UsageError("run: no source; name one, or a configuration with --config")
     if check or not print_config:
-        assert source is not None
+        files = given.pop("link_files")
+        given["links"] += tuple(address for file in files for address in read_addresses(file, "--link-file"))
+        source = _source(context, source, given.pop("source_file"))
         _fly(source, check=check, silent=print_config, **given)
     if print_config:
         click.echo(_config_text(context), nl=False)
+
+
+def _source(context: click.Context, source: str | None, file: Path | None) -> str:
+    """Return the source, or the one that ``--source-file`` holds, which goes before a configuration's."""
+    from overflight.runtime.address_file import read_address
+    from overflight.runtime.errors import UsageError
+
+    if file is not None:
+        if context.get_parameter_source("source") is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(f"--source-file {file}: a source is on the command line too; give one of them")
+        return read_address(file, "--source-file")
+    if source is None:
+        raise UsageError("run: no source; name one, or a configuration with --config")
+    return source
 
 
 def _config_text(context: click.Context) -> str:

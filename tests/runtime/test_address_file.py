@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from overflight.runtime import LabelBank
 from overflight.runtime.address_file import read_address, read_addresses
+from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import UsageError
 
 
@@ -50,3 +54,21 @@ def test_what_is_no_file_is_refused_by_name(tmp_path: Path) -> None:
         read_address(tmp_path / "pipe", "--source-file")
     with pytest.raises(UsageError, match="No such file"):
         read_address(tmp_path / "none", "--source-file")
+
+
+def test_a_password_is_on_no_command_line_and_in_no_file(
+    tmp_path: Path, colour_bundle: Bundle, colour_bank: LabelBank
+) -> None:
+    """A flight with both files: the record, the log and the outbox show no part of the credentials."""
+    colour_bank.save(tmp_path / "bank.safetensors")
+    source = written(tmp_path / "source", "test://?frames=3&fps=0&size=64x48\n")
+    links = written(tmp_path / "links", "http://operator:Zq-pass/word@127.0.0.1:9/x?token=Zq-token\n")
+    command = [sys.executable, "-m", "overflight", "run", "--source-file", str(source), "--link-file", str(links)]
+    command += ["--bundle", str(colour_bundle.directory), "--labels", str(tmp_path / "bank.safetensors")]
+    command += ["--out", str(tmp_path / "flight"), "--outbox", str(tmp_path / "outbox.sqlite")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Zq-" not in done.stdout + done.stderr + " ".join(command)
+    assert "operator" not in done.stdout + done.stderr
+    for path in [*(tmp_path / "flight").rglob("*"), *tmp_path.glob("outbox*")]:
+        assert not path.is_file() or b"Zq-" not in path.read_bytes(), path
