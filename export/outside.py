@@ -118,7 +118,8 @@ class _OpenClip:
             return model, prepare, self._library.get_tokenizer(like)
         for path in (self._checkpoint.file(OPEN_CLIP), *self._checkpoint.tokenizers()):
             (scratch / path.name).symlink_to(path.resolve())
-        (scratch / f"open_clip_pytorch_model{weights.suffix}").symlink_to(weights.resolve())
+        ending = ".safetensors" if weights.suffix == ".safetensors" else ".bin"  # open_clip looks for no .pt
+        (scratch / f"open_clip_pytorch_model{ending}").symlink_to(weights.resolve())
         model, prepare = self._library.create_model_from_pretrained(f"local-dir:{scratch}")
         return model, prepare, self._library.get_tokenizer(f"local-dir:{scratch}")
 
