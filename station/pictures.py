@@ -1,4 +1,4 @@
-"""Fetching single frames of a flight from its source, as small JPEGs, where the source is still at hand."""
+"""Fetching single frames of a flight as small JPEGs: from its source where that is at hand, else from the flight."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import MissingError, SourceError
+from overflight.runtime.flight.directory import JOURNAL
+from overflight.runtime.flight.journal_reader import read_pictures
 from overflight.runtime.sources.image import opencv, read_image
 from overflight.runtime.sources.recording import SUFFIXES
 
@@ -19,11 +21,43 @@ if TYPE_CHECKING:
 
 WIDTH = 320
 QUALITY = 72
+_CLOSE_S = 1.5  # a picture of the same label this close still shows what was seen
 _NEAR_MS = 60.0  # a seek that lands further from the frame's own time shows another frame
 
 
 def fetch(summary: Summary, rows: Iterable[int]) -> dict[int, bytes]:
-    """Return the JPEGs of those ``rows`` of a flight that can still be had; a live source keeps none."""
+    """Return the JPEGs of those ``rows`` of a flight that can still be had.
+
+    What the source no longer has is taken from the small pictures that the flight itself keeps, of that frame or of one
+    close to it.
+    """
+    rows = list(rows)
+    found = _from_source(summary, rows)
+    kept = kept_rows(summary)
+    for row in rows:
+        if row not in found and kept:
+            nearest = min(kept, key=lambda other: abs(summary.times[other] - summary.times[row]))
+            if summary.answers[nearest] == summary.answers[row] and _are_close(summary, nearest, row):
+                found[row] = kept[nearest]
+    return found
+
+
+def kept_rows(summary: Summary) -> dict[int, bytes]:
+    """Return the small pictures that the flight keeps, by its rows."""
+    journal = summary.flight / JOURNAL
+    if not journal.exists():
+        return {}
+    rows = {int(frame): row for row, frame in enumerate(summary.frames)}
+    return {rows[kept.frame]: kept.jpeg for kept in read_pictures(journal) if kept.frame in rows}
+
+
+def _are_close(summary: Summary, one: int, other: int) -> bool:
+    if summary.axis == "pictures":
+        return one == other
+    return abs(float(summary.times[one] - summary.times[other])) <= _CLOSE_S
+
+
+def _from_source(summary: Summary, rows: list[int]) -> dict[int, bytes]:
     try:
         path = Path(summary.record.source.removeprefix("file://")).expanduser()
         if summary.axis == "recording" and path.is_file() and path.suffix.lower() in SUFFIXES:

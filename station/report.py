@@ -11,9 +11,13 @@ from urllib.parse import quote
 
 import numpy as np
 
+from overflight.runtime.bank import LabelBank
 from overflight.runtime.bundle import write_atomically
 from overflight.runtime.errors import OverflightError
+from overflight.runtime.flight.directory import BANKS
 from overflight.station.chart import colours, extent, fold, histogram, lasting, moment, timeline
+from overflight.station.event_table import PICTURED, tabulate_events
+from overflight.station.map import draw_map
 from overflight.station.page import data, page, tag
 from overflight.station.pictures import fetch
 from overflight.station.summary import summarise
@@ -46,18 +50,45 @@ def write_report(flight: Path, out: Path | None = None) -> Summary:
 
 def make_report(summary: Summary, *, video: str | None = None) -> bytes:
     """Make the page; ``video`` is where the annotated video lies, as the page shall address it."""
-    source = Path(summary.record.source).name or summary.record.source
+    source = title(summary.record.source)
     body: list[Element | None] = [_header(summary, source), _figures(summary)]
     if len(summary):
         columns = fold(summary)
-        body += [_flown(summary, columns, video), _labels(summary), _pictures(summary), _latency(summary)]
-    body += [_losses(summary), _origin(summary)]
+        colour = colours(summary)
+        picked = {label.label: surest(summary, label) for label in _pictured(summary)}
+        began = [event.first for event in summary.events[:PICTURED]]
+        jpegs = fetch(summary, {*began, *(row for rows in picked.values() for row in rows)})
+        body += [_flown(summary, columns, video), draw_map(summary, colour), tabulate_events(summary, colour, jpegs)]
+        body += [_labels(summary), _pictures(summary, picked, jpegs), _latency(summary), _banks(summary)]
+    body += [*_losses(summary), _origin(summary)]
     return page(f"{source} · flight report", [tag("main", body)], style="report.css", script="report.js")
+
+
+def title(source: str) -> str:
+    """Return what to call a source: a file or folder by its name, a camera or a stream by its kind and address."""
+    scheme, _, rest = source.partition("://")
+    if not rest and "://" not in source:
+        name = Path(source).name or source
+        return f"Camera {name}" if source.startswith("/dev/") else name
+    address = rest.partition("?")[0].rpartition("@")[2].rstrip("/")
+    match scheme:
+        case "file":
+            return Path(address).name or address
+        case "test":
+            return "Test picture"
+        case "csi" | "v4l2":
+            return f"Camera {address.removeprefix('/dev/')}"
+        case "gst":
+            return "GStreamer pipeline"
+        case _:
+            return f"{scheme.upper()} stream {address.partition('/')[0]}".rstrip()
 
 
 def surest(summary: Summary, label: LabelSummary, count: int = _PICTURES_PER_LABEL) -> list[int]:
     """Pick a label's surest observations, not all from one moment, in the order they were flown."""
-    rows = np.array([row for row, answer in enumerate(summary.answers) if answer == label.label])
+    rows = np.array([row for row, answer in enumerate(summary.answers) if answer == label.label], np.int64)
+    if not len(rows):  # present, but never the best: its events show it
+        return []
     apart = extent(summary) / 25
     picked: list[int] = []
     for row in rows[np.argsort(-summary.scores[rows], kind="stable")]:
@@ -70,8 +101,11 @@ def surest(summary: Summary, label: LabelSummary, count: int = _PICTURES_PER_LAB
 
 def _header(summary: Summary, source: str) -> Element:
     record = summary.record
-    started = datetime.fromtimestamp(record.started_utc_ns / 1e9, timezone.utc)
-    when = tag("time", started.strftime("%d %B %Y, %H:%M UTC").lstrip("0"), datetime=started.isoformat())
+    when: list[Element | str] = [_time(record.started_utc_ns)]
+    if summary.axis != "clock":  # a recording is evaluated at another time than it was taken
+        when = ["Evaluated ", *when]
+        if summary.taken_utc_ns is not None:
+            when = ["Taken ", _time(summary.taken_utc_ns), "; evaluated ", *when[1:]]
     return tag(
         "header",
         tag("p", "Flight report", class_="kind"),
@@ -80,6 +114,11 @@ def _header(summary: Summary, source: str) -> Element:
         tag("p", _in_words(summary), class_="lead"),
         tag("p", *warnings, class_="warning") if (warnings := _warnings(summary)) else None,
     )
+
+
+def _time(utc_ns: int) -> Element:
+    at = datetime.fromtimestamp(utc_ns / 1e9, timezone.utc)
+    return tag("time", at.strftime("%d %B %Y, %H:%M UTC").lstrip("0"), datetime=at.isoformat())
 
 
 def _in_words(summary: Summary) -> str:
@@ -114,14 +153,23 @@ def _warnings(summary: Summary) -> list[str]:
 def _figures(summary: Summary) -> Element:
     known = [label for label in summary.labels if label.label is not None]
     figures = [(f"{len(summary):,}", "frames observed"), (f"{sum(summary.dropped.values()):,}", "frames lost")]
+    if summary.skipped:
+        figures.append((f"{sum(summary.skipped.values()):,}", "skipped on request"))
     if len(summary):
         if summary.axis != "pictures":
             figures.append((lasting(summary.axis, extent(summary)), "long"))
         if summary.frames_per_s is not None:
             figures.append((f"{summary.frames_per_s:.1f}", "frames a second"))
         figures.append((f"{summary.median_age_ms:.3g} ms", "median age"))
-        figures.append((f"{len(known)} of {len(summary.record.labels)}", "labels seen"))
+        figures.append((f"{len(summary.events):,}", "events"))
+        figures.append((f"{len(known)} of {len(_all_labels(summary))}", "labels seen"))
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for value, name in figures], class_="figures")
+
+
+def _all_labels(summary: Summary) -> list[str]:
+    """Return the labels of the flight's first bank, and those that later banks brought."""
+    seen = (label.label for label in summary.labels if label.label is not None)
+    return list(dict.fromkeys((*summary.record.labels, *seen)))
 
 
 def _flown(summary: Summary, columns: Columns, video: str | None) -> Element:
@@ -160,7 +208,8 @@ def _labels(summary: Summary) -> Element:
     unit = "Pictures" if summary.axis == "pictures" else "Time"
     colour = colours(summary)
     head = [("Label", None), ("Share", None), (unit, "number"), ("First seen", "number"), ("Last seen", "number")]
-    head += [("Longest", "number extra"), ("Frames", "number extra"), ("Best score", "number extra")]
+    head += [("Events", "number phone-extra"), ("Longest", "number extra"), ("Frames", "number extra")]
+    head += [("Best score", "number extra")]
     rows = [
         tag(
             "tr",
@@ -177,6 +226,10 @@ def _labels(summary: Summary) -> Element:
                     (lasting(summary.axis, label.weight), "number"),
                     (moment(summary, label.first), "number"),
                     (moment(summary, label.last), "number"),
+                    (
+                        f"{label.events} in {lasting(summary.axis, label.present)}" if label.events else "-",
+                        "number phone-extra",
+                    ),
                     (lasting(summary.axis, label.longest), "number extra"),
                     (f"{label.count:,}", "number extra"),
                     ("-" if label.label is None else f"{label.best:.2f}", "number extra"),
@@ -197,17 +250,22 @@ def _labels(summary: Summary) -> Element:
     return tag("section", tag("h2", "Labels"), tag("div", table, class_="wide"), never)
 
 
+def _present(summary: Summary, label: LabelSummary) -> str:
+    return f"{label.events} in {lasting(summary.axis, label.present)}" if label.events else "-"
+
+
 def _bar(share: float, colour: str) -> Element:
     return tag("span", tag("i", style=f"width:{100 * share:.1f}%;background:{colour}"), class_="bar")
 
 
-def _pictures(summary: Summary) -> Element | None:
-    known = [label for label in summary.labels if label.label is not None][:_LABELS_PICTURED]
-    picked = {label.label: surest(summary, label) for label in known}
-    jpegs = fetch(summary, [row for rows in picked.values() for row in rows])
-    if not jpegs:
-        note = "The source is not at hand here, so its pictures are not shown."
-        return tag("section", tag("h2", "Surest frames"), tag("p", note, class_="note")) if known else None
+def _pictured(summary: Summary) -> list[LabelSummary]:
+    return [label for label in summary.labels if label.label is not None and label.count][:_LABELS_PICTURED]
+
+
+def _pictures(summary: Summary, picked: dict[str | None, list[int]], jpegs: dict[int, bytes]) -> Element | None:
+    if not any(row in jpegs for rows in picked.values() for row in rows):
+        note = "Neither the source nor the flight has pictures of these frames."
+        return tag("section", tag("h2", "Surest frames"), tag("p", note, class_="note")) if picked else None
     groups = []
     for label, rows in picked.items():
         figures = [_picture(summary, row, jpegs[row], label or "") for row in rows if row in jpegs]
@@ -248,14 +306,40 @@ def _spread(values_ms: NDArray[np.float64]) -> list[float]:
     return [*(float(value) for value in np.percentile(values_ms, (50, 95, 99))), float(values_ms.max())]
 
 
-def _losses(summary: Summary) -> Element:
-    if not summary.dropped:
-        return tag("section", tag("h2", "Frames lost"), tag("p", "None."))
+def _banks(summary: Summary) -> Element | None:
+    """List the label banks that were used one after another; None where it was one from start to end."""
+    if not summary.bank_rows:
+        return None
+    rows = [
+        tag("tr", tag("td", moment(summary, row), class_="number"), tag("th", _bank_name(summary, row), scope="row"))
+        for row in (0, *summary.bank_rows)
+    ]
+    head = tag("thead", tag("tr", tag("th", "From", class_="number", scope="col"), tag("th", "Bank", scope="col")))
+    return tag("section", tag("h2", "Label banks"), tag("table", head, tag("tbody", rows), class_="narrow"))
+
+
+def _bank_name(summary: Summary, row: int) -> str:
+    path = summary.flight / BANKS / f"{summary.banks[row]}.safetensors"
+    try:
+        bank = LabelBank.load(path)
+    except (OverflightError, OSError):
+        return summary.banks[row]
+    return f"{bank.header.name}, {len(bank):,} labels ({summary.banks[row][:8]})"
+
+
+def _losses(summary: Summary) -> list[Element]:
+    skipped = _counts("Frames skipped on request", summary.skipped) if summary.skipped else None
+    return [part for part in (_counts("Frames lost", summary.dropped), skipped) if part is not None]
+
+
+def _counts(name: str, counts: dict[str, int]) -> Element:
+    if not counts:
+        return tag("section", tag("h2", name), tag("p", "None."))
     rows = [
         tag("tr", tag("th", reason, scope="row"), tag("td", f"{count:,}", class_="number"))
-        for reason, count in sorted(summary.dropped.items(), key=lambda item: -item[1])
+        for reason, count in sorted(counts.items(), key=lambda item: -item[1])
     ]
-    return tag("section", tag("h2", "Frames lost"), tag("table", tag("tbody", rows), class_="narrow"))
+    return tag("section", tag("h2", name), tag("table", tag("tbody", rows), class_="narrow"))
 
 
 def _origin(summary: Summary) -> Element:

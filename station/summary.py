@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -13,13 +13,16 @@ from overflight.runtime.errors import UsageError
 from overflight.runtime.flight.directory import JOURNAL, OBSERVATIONS, read_record
 from overflight.runtime.flight.journal_reader import read_observations
 from overflight.runtime.records import Observation
+from overflight.station.event_summary import EventSummary, summarise_events
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from overflight.runtime.pose.footprint import Place
+    from overflight.runtime.pose.record import Pose
     from overflight.runtime.records import FlightRecord
 
 # What a flight's axis counts: seconds into a recording, seconds since the first frame of a camera, or pictures.
@@ -32,7 +35,8 @@ class LabelSummary:
     """What one label did in a flight; ``label`` None is "unknown". Times are on the flight's axis.
 
     ``weight`` is the seconds (or pictures) it was the answer, ``share`` the same as a part of the flight,
-    ``longest`` its longest unbroken run. ``first`` and ``last`` are rows of the flight.
+    ``longest`` its longest unbroken run. ``first`` and ``last`` are rows of the flight. A label that was present next
+    to a better one has ``events`` and no rows of its own; ``present`` is how long its events lasted together.
     """
 
     label: str | None
@@ -43,6 +47,8 @@ class LabelSummary:
     first: int
     last: int
     best: float
+    events: int = 0
+    present: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,11 @@ class Summary:
 
     ``times`` are seconds since the start, or picture numbers, as ``axis`` says; ``weights`` how long each observation
     stood. ``scores`` is the share inside an exclusive group, or else the sigmoid score, of the label answered, 0 for
-    "unknown". ``unreadable`` counts lines that were torn or foreign.
+    "unknown". ``dropped`` counts the frames lost, ``skipped`` those that the user asked to skip. ``banks``
+    names each row's label bank by its hash. ``unreadable`` counts lines that were torn or foreign.
     """
+
+    flight: Path
 
     record: FlightRecord
     axis: Axis
@@ -66,12 +75,23 @@ class Summary:
     costs_ms: dict[str, NDArray[np.float64]]
     lost_before: NDArray[np.int64]
     dropped: dict[str, int]
+    skipped: dict[str, int]
+    poses: list[Pose | None]
+    places: list[Place | None]
+    banks: list[str]
+    events: list[EventSummary]
+    taken_utc_ns: int | None
     unreadable: int
     frames_per_s: float | None
     labels: list[LabelSummary]
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def bank_rows(self) -> list[int]:
+        """The rows from which another label bank was used than before."""
+        return [row for row in range(1, len(self)) if self.banks[row] != self.banks[row - 1]]
 
     @property
     def median_age_ms(self) -> float:
@@ -89,10 +109,13 @@ def summarise(flight: Path) -> Summary:
     scores = np.array([_score(seen) for seen in observations])
     captured_s = np.array([seen.captured_ns for seen in observations]) / 1e9
     busy_s = float(captured_s[-1] - captured_s[0]) if len(captured_s) > 1 else 0.0
+    frames = np.array([seen.frame for seen in observations], np.int64)
+    events = summarise_events(flight, frames, times, seconds=axis != "pictures")
     return Summary(
+        flight=flight,
         record=record,
         axis=axis,
-        frames=np.array([seen.frame for seen in observations], np.int64),
+        frames=frames,
         times=times,
         weights=weights,
         answers=answers,
@@ -105,12 +128,42 @@ def summarise(flight: Path) -> Summary:
             "match": np.array([seen.costs.match_ns for seen in observations]) / 1e6,
         },
         lost_before=np.array([sum(seen.dropped.values()) for seen in observations], np.int64),
-        dropped=record.dropped
-        or dict(sum((Counter(seen.dropped) for seen in observations if seen.dropped), Counter())),
+        dropped=record.dropped or _total(seen.dropped for seen in observations),
+        skipped=record.skipped or _total(seen.skipped for seen in observations),
+        poses=[seen.pose for seen in observations],
+        places=[seen.place for seen in observations],
+        banks=[seen.bank for seen in observations],
+        events=events,
+        taken_utc_ns=next((at for seen in observations if (at := seen.utc_ns) is not None), None),
         unreadable=unreadable,
         frames_per_s=(len(captured_s) - 1) / busy_s if busy_s > 0 else None,
-        labels=_labels(answers, scores, weights),
+        labels=_with_events(_labels(answers, scores, weights), events),
     )
+
+
+def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
+
+
+def _with_events(labels: list[LabelSummary], events: list[EventSummary]) -> list[LabelSummary]:
+    """Add what the events say: a label can be present for a whole flight without ever being the best."""
+    own: dict[str, list[EventSummary]] = {}
+    for event in events:
+        own.setdefault(event.label, []).append(event)
+    known = {label.label for label in labels}
+    present = [
+        LabelSummary(label, 0, 0.0, 0.0, 0.0, found[0].first, found[-1].last, max(event.score for event in found))
+        for label, found in own.items()
+        if label not in known
+    ]
+    return [
+        replace(label, events=len(found), present=sum(event.lasted for event in found))
+        for label in (*labels, *present)
+        for found in [own.get(label.label or "", [])]
+    ]
 
 
 def read(flight: Path) -> tuple[list[Observation], int]:

@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "review": ("station", "Confirm or reject what a search or an event found, and merge reviews."),
     "rescore": ("station", "Score an archive again with another label bank."),
     "coverage": ("station", "Show which ground the flights covered, how often and how finely, and the gaps."),
+    "annotate": ("station", "Make the annotated video of a flight."),
     "report": ("station", "Write the report of a flight: one self-contained page."),
     "bench": ("bench", "Measure what a frame costs, next to other runtimes and the hardware's limit."),
     "flight": ("runtime", "Export what a flight recorded."),

@@ -1,15 +1,27 @@
-"""The annotated video."""
+"""The annotated video.
+
+Covers: station/commands/annotate.py.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from overflight.station.annotate import annotate, draw, encode
+from overflight.runtime import LabelBank, Overflight
+from overflight.runtime.bundle import Bundle
+from overflight.runtime.errors import UsageError
+from overflight.runtime.flight.journal_reader import JournalReader
+from overflight.runtime.flight.run import fly
+from overflight.station.annotate import annotate, annotate_flight, draw, encode
+from overflight.station.commands.annotate import command
+from overflight.station.report import write_report
 from overflight.station.summary import read
 
 cv2 = pytest.importorskip("cv2")
@@ -55,6 +67,34 @@ def test_writing_changes_with_the_observation(make_flight: MakeFlight) -> None:
         assert (pixels[90:] == 128).all()
         drawn.append(pixels.tobytes())
     assert len(set(drawn)) == 4
+
+
+def test_any_flight_can_be_annotated(make_flight: MakeFlight, tmp_path: Path) -> None:
+    """From the source that its record names, wherever it is now; else what to do is one line."""
+    stills = tmp_path / "stills"
+    stills.mkdir()
+    for number in range(4):
+        cv2.imwrite(str(stills / f"{number}.png"), np.full((240, 640, 3), 20 * number, np.uint8))
+    flight = make_flight(["meadow"] * 4, source="/moved/away")
+    with pytest.raises(UsageError, match="name the source with --source"):
+        annotate_flight(flight)
+    result = CliRunner().invoke(command, [str(flight), "--source", str(stills), "--json"])
+    assert result.exit_code == 0, result.output
+    assert _frames(Path(json.loads(result.output)["video"])) == 4
+
+
+def test_a_live_flight_is_annotated_from_its_own_pictures(
+    colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path
+) -> None:
+    """A camera cannot be asked again: the small pictures of the journal are drawn, and shown in the report."""
+    pytest.importorskip("onnxruntime")
+    with Overflight.load(colour_bundle, colour_bank) as overflight:
+        fly(overflight, "test://?frames=12&fps=50&size=64x48", tmp_path / "flight")
+    kept = len(list(JournalReader(tmp_path / "flight" / "journal.sqlite").pictures()))
+    assert kept >= 1
+    assert _frames(annotate_flight(tmp_path / "flight")) == kept
+    write_report(tmp_path / "flight")
+    assert "data:image/jpeg;base64," in (tmp_path / "flight" / "report.html").read_text()
 
 
 def test_failed_encoding_leaves_nothing(make_flight: MakeFlight, tmp_path: Path) -> None:
