@@ -118,7 +118,7 @@ class JournalReader:
         """Yield the record, or count it and yield nothing."""
         try:
             yield decode(record)
-        except (msgspec.DecodeError, TypeError):
+        except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError):
             self.undecodable[table] += 1
 
     def _tiles(self, raw: bytes | None, observation: Observation) -> NDArray[np.float16] | None:
