@@ -69,7 +69,9 @@ def export(
         )
         tower = opened.hash_tensors(lambda share: report("hashing the checkpoint", share))
         ship_decisions(checkpoint, directory, tower)
-        manifest = _manifest(model, name or checkpoint.resolve().name, tower, parity, tuple(opened.notes))
+        manifest = _manifest(
+            model, name or checkpoint.resolve().name, tower, parity, tuple(dict.fromkeys(opened.notes))
+        )
         manifest = msgspec.structs.replace(manifest, origin=origin, templates=templates)
         sealed = seal(directory, manifest)
         if prove_outside:
