@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DEGREE_M = 111_320.0  # metres of a degree of latitude; areas of a few kilometres are right to 0.5 %
 MOST_CELLS = 250_000
+REACH_DEG = 0.5  # footprints farther apart than this are projected by themselves
 Ring = tuple[tuple[float, float], ...]
 
 
@@ -57,35 +58,78 @@ def cover(flights: Iterable[Path], *, area: Ring | None = None, cell_m: float | 
     if not places:
         raise UsageError(f"none of {without} frames has a footprint; fly with --pose and --camera")
     shapely = _shapely()
-    lat_deg = float(np.mean([place.lat_deg for place in places]))
-    lon_deg = float(np.mean([place.lon_deg for place in places]))
-    scale = np.array([DEGREE_M * cos(radians(lat_deg)), DEGREE_M])
-    origin = np.array([lon_deg, lat_deg])
-    shapes = np.array([shapely.polygons((np.array(place.footprint) - origin) * scale) for place in places])
-    shapes = shapely.make_valid(shapes)
-    union = shapely.union_all(shapes)
-    searched = gaps = None
-    if area is not None:
-        searched = shapely.make_valid(shapely.polygons((np.array(area) - origin) * scale))
-        gaps = searched.difference(union)
-
-    def back(shape: Any) -> list[Geometry]:
-        return [polygon(tuple(map(tuple, np.array(ring) / scale + origin))) for ring in _rings(shapely, shape)]
-
-    side_m = cell_m or float(np.sqrt(np.median(shapely.area(shapes)))) / 8
-    cells = _cells(shapely, shapes, union, [place.gsd_m for place in places], side_m)
-    layers = [Layer("covered", [Feature(shape, {"kind": "covered"}) for shape in back(union)])]
-    if gaps is not None:
-        layers.append(Layer("gaps", [Feature(shape, {"kind": "gap"}) for shape in back(gaps)]))
-    layers.append(Layer("cells", [Feature(back(shape)[0], values) for shape, values in cells]))
+    regions = [
+        _Region(shapely, group, area if number == 0 else None, cell_m) for number, group in _grouped(places, area)
+    ]
+    layers: dict[str, Layer] = {}
+    for region in regions:
+        for layer in region.layers():
+            layers.setdefault(layer.name, Layer(layer.name)).features.extend(layer.features)
+    searched = regions[0].searched
     return Coverage(
-        covered_m2=float(union.area),
+        covered_m2=sum(float(region.union.area) for region in regions),
         area_m2=None if searched is None else float(searched.area),
-        gaps_m2=None if gaps is None else float(gaps.area),
+        gaps_m2=None if searched is None else float(searched.difference(regions[0].union).area),
         frames=len(places),
         without_place=without,
-        layers=tuple(layer for layer in layers if layer.features),
+        layers=tuple(layers.values()),
     )
+
+
+class _Region:
+    """Footprints within half a degree of each other, in metres from their middle."""
+
+    def __init__(self, shapely: Any, places: list[Place], area: Ring | None, cell_m: float | None) -> None:
+        self._shapely, self._places = shapely, places
+        lat_deg = float(np.mean([place.lat_deg for place in places]))
+        self._scale = np.array([DEGREE_M * cos(radians(lat_deg)), DEGREE_M])
+        self._origin = np.array([np.mean([place.lon_deg for place in places]), lat_deg])
+        self._shapes = shapely.make_valid(np.array([self._polygon(place.footprint) for place in places]))
+        self.union = shapely.union_all(self._shapes)
+        self.searched = None if area is None else shapely.make_valid(self._polygon(area))
+        self._cell_m = cell_m or float(np.sqrt(np.median(shapely.area(self._shapes)))) / 8
+
+    def layers(self) -> list[Layer]:
+        """Return the layers that have a feature."""
+        found = [Layer("covered", [Feature(shape, {"kind": "covered"}) for shape in self._degrees(self.union)])]
+        if self.searched is not None:
+            gaps = self._degrees(self.searched.difference(self.union))
+            found.append(Layer("gaps", [Feature(shape, {"kind": "gap"}) for shape in gaps]))
+        gsds_m = [place.gsd_m for place in self._places]
+        cells = _cells(self._shapely, self._shapes, gsds_m, self._cell_m)
+        found.append(Layer("cells", [Feature(self._degrees(shape)[0], values) for shape, values in cells]))
+        return [layer for layer in found if layer.features]
+
+    def _polygon(self, ring: Ring) -> Any:
+        return self._shapely.polygons((np.array(ring) - self._origin) * self._scale)
+
+    def _degrees(self, shape: Any) -> list[Geometry]:
+        rings = _rings(self._shapely, shape)
+        return [polygon(tuple(map(tuple, np.array(ring) / self._scale + self._origin))) for ring in rings]
+
+
+def _grouped(places: list[Place], area: Ring | None) -> list[list[Place]]:
+    """Part the places into regions half a degree wide; the first is the one of the searched area, if there is one."""
+    groups: list[list[Place]] = []
+    for place in places:
+        near = (
+            group
+            for group in groups
+            if abs(group[0].lat_deg - place.lat_deg) < REACH_DEG and abs(group[0].lon_deg - place.lon_deg) < REACH_DEG
+        )
+        group = next(near, None)
+        if group is None:
+            groups.append([place])
+        else:
+            group.append(place)
+    if area is not None:
+        lon_deg, lat_deg = np.mean(np.array(area), axis=0)
+        groups.sort(key=lambda group: abs(group[0].lat_deg - lat_deg) + abs(group[0].lon_deg - lon_deg))
+        if abs(groups[0][0].lat_deg - lat_deg) > REACH_DEG or abs(groups[0][0].lon_deg - lon_deg) > REACH_DEG:
+            raise UsageError(
+                "--area: no footprint within 50 km of it; check that its coordinates are longitude, latitude"
+            )
+    return enumerate(groups)
 
 
 def read_area(path: Path) -> Ring:
@@ -118,16 +162,21 @@ def _places(flights: Iterable[Path]) -> tuple[list[Place], int]:
 
 
 def _cells(
-    shapely: Any, shapes: NDArray[Any], union: Any, gsds_m: Sequence[float | None], side_m: float
+    shapely: Any, shapes: NDArray[Any], gsds_m: Sequence[float | None], side_m: float
 ) -> list[tuple[Any, dict[str, Any]]]:
-    """Return square cells inside the union with how many footprints show their middle, and the finest of those."""
-    west, south, east, north = union.bounds
-    columns, rows = int((east - west) // side_m) + 1, int((north - south) // side_m) + 1
-    if columns * rows > MOST_CELLS:
-        raise UsageError(f"--cell {side_m:g}: {columns * rows:,} cells, at most {MOST_CELLS:,}; choose a larger cell")
-    x = west + (np.arange(columns) + 0.5) * side_m
-    y = south + (np.arange(rows) + 0.5) * side_m
-    middles = shapely.points(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2))
+    """Return square cells with how many footprints show their middle, and the finest of those."""
+    bounds = np.floor(shapely.bounds(shapes) / side_m).astype(np.int64)
+    spans = (bounds[:, 2] - bounds[:, 0] + 1) * (bounds[:, 3] - bounds[:, 1] + 1)
+    if spans.sum() > 20 * MOST_CELLS:
+        raise UsageError(f"--cell {side_m:g}: about {spans.sum():,} cells; choose a larger cell")
+    grids = [
+        np.stack(np.meshgrid(np.arange(west, east + 1), np.arange(south, north + 1)), axis=-1).reshape(-1, 2)
+        for west, south, east, north in bounds
+    ]
+    indices = np.unique(np.concatenate(grids), axis=0)
+    if len(indices) > MOST_CELLS:
+        raise UsageError(f"--cell {side_m:g}: {len(indices):,} cells, at most {MOST_CELLS:,}; choose a larger cell")
+    middles = shapely.points((indices + 0.5) * side_m)
     cell, shown = shapely.STRtree(shapes).query(middles, predicate="intersects")
     looks = np.bincount(cell, minlength=len(middles))
     finest = np.full(len(middles), np.inf)

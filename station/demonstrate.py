@@ -11,12 +11,14 @@ from overflight.runtime.flight.live_line import LiveLine
 from overflight.runtime.flight.run import FlightConfig, fly
 from overflight.runtime.overflight import Overflight
 from overflight.station.annotate import annotate
+from overflight.station.demonstrate_archive import demonstrate_archive
 from overflight.station.film import FPS
 from overflight.station.report import REPORT, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from overflight.station.demonstrate_archive import Answered
     from overflight.station.summary import Summary
 
 DEMO = Path(__file__).parent / "demo"
@@ -26,11 +28,12 @@ BANK = "labels/demo.safetensors"  # compiled from LABELS when the default model'
 
 
 class Demonstration(NamedTuple):
-    """What a demo left: its figures, and where its parts lie."""
+    """What a demo left: its figures, where its parts lie, and what its archive answered."""
 
     summary: Summary
     video: Path
     report: Path
+    answers: list[Answered]
 
 
 def load() -> Overflight:
@@ -48,7 +51,11 @@ def demonstrate(overflight: Overflight, out: Path, *, replace: bool = False, sil
         record = fly(overflight, str(FILM), out, FlightConfig(replace=replace), on_observation=line.watch)
     with _progress("drawing the video", record.observed, silent=silent) as watch:
         video = annotate(out, str(FILM), FPS, watch=watch)
-    return Demonstration(write_report(out), video, out / REPORT)
+    answers = []
+    if "text.onnx" in overflight.bundle.manifest.files:
+        with LiveLine(silent=silent) as line:
+            answers = demonstrate_archive(overflight, out, watch=line.watch)
+    return Demonstration(write_report(out), video, out / REPORT, answers)
 
 
 @contextmanager

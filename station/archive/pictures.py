@@ -45,6 +45,19 @@ def picture_of(archive: Archive, flight: ArchivedFlight, frame: int, name: str |
     return None if found is None or found[1] > NEAR_FRAMES else RowPicture(*found)
 
 
+def write_row_picture(archive: Archive, row: int, path: Path) -> Path | None:
+    """Write the picture of a row as a JPEG; None where none is left."""
+    flight = next(one for one in archive.flights() if one.first <= row < one.first + one.rows)
+    with archive.read() as connection:
+        frame, name = connection.execute("SELECT frame, name FROM rows WHERE id = ?", (row,)).fetchone()
+    found = picture_of(archive, flight, frame, name)
+    if found is None:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(found.jpeg)
+    return path
+
+
 def source_still(archive: Archive, flight: ArchivedFlight, name: str | None) -> bytes | None:
     """Return a still of the flight's source as a small JPEG; None where the source is not there any more."""
     if name is None or flight.source_path is None or Path(name).suffix.lower() not in SUFFIXES:

@@ -93,6 +93,32 @@ def remove(archive: Path, flights: tuple[str, ...]) -> None:
         _show(flight, as_json=False, note="removed")
 
 
+@command.command("clusters")
+@click.argument("archive", type=_PATH)
+@click.option("--count", type=click.IntRange(2, 100), default=8, show_default=True, help="Groups to make.")
+@click.option("--bundle", type=_PATH, help="The bundle whose flights are grouped; the default model's if left out.")
+@click.option("--out", type=_PATH, help="A folder for the typical picture of each group.")
+@click.option("--json", "as_json", is_flag=True, help="Print each group as a JSON line.")
+def clusters(archive: Path, count: int, bundle: Path | None, out: Path | None, as_json: bool) -> None:
+    """Group the frames of ARCHIVE by content, the largest group first."""
+    import msgspec
+
+    from overflight.runtime.bundle import Bundle, default_bundle
+    from overflight.station.archive import Archive
+    from overflight.station.archive.clusters import cluster
+    from overflight.station.archive.pictures import write_row_picture
+
+    target = Archive(archive)
+    groups = cluster(target, Bundle.open(bundle or default_bundle(), signed=False).manifest.tower, count)
+    for number, group in enumerate(groups, start=1):
+        picture = write_row_picture(target, group.typical_row, out / f"{number}.jpg") if out else None
+        if as_json:
+            click.echo(msgspec.json.encode(group).decode())
+            continue
+        labels = ", ".join(f"{label} {seen}" for label, seen in group.labels.items())
+        click.echo(f"{number}. {group.size} frames ({group.share:.0%}), {labels}" + (f"; {picture}" if picture else ""))
+
+
 @command.command("check")
 @click.argument("archive", type=_PATH)
 @click.option("--search-in", type=_PATH, help="Look for moved sources in this folder, and note their new place.")

@@ -41,6 +41,7 @@ def _figures(out: Path, left: Demonstration) -> dict[str, object]:
         "observations": len(left.summary),
         "frames_per_s": left.summary.frames_per_s,
         "median_age_ms": left.summary.median_age_ms,
+        "searches": {one.sentence: one.answer for one in left.answers},
         "shares": {label.label or "unknown": round(label.share, 4) for label in left.summary.labels},
     }
 
@@ -54,4 +55,8 @@ def _in_words(left: Demonstration) -> str:
         f"seen: {seen}\n"
         f"report {left.report}\n"
         f"video  {left.video}"
+        + "".join(
+            f"\nsearch {one.sentence!r}: {one.answer}" + (f"\n       {one.wall}" if one.wall else "")
+            for one in left.answers
+        )
     )

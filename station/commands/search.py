@@ -18,6 +18,7 @@ _PATH: Any = click.Path(path_type=Path)
 @click.argument("archive", type=_PATH)
 @click.argument("texts", nargs=-1)
 @click.option("--like", type=_PATH, multiple=True, help="A picture to look for; PICTURE#X,Y,WIDTH,HEIGHT is a part.")
+@click.option("--unlike", multiple=True, help="Rank what differs most from this reference flight; repeatable.")
 @click.option("--not", "unwanted", multiple=True, help="A text that lowers the score of what fits it.")
 @click.option("--bundle", type=_PATH, help="The bundle whose towers made the flights; the default model's if left out.")
 @click.option("--templates", default="aerial", show_default=True, help="Forms that names are set into; see labels.")
@@ -53,6 +54,7 @@ def command(archive: Path, texts: tuple[str, ...], as_json: bool, **given: Any) 
     overflight search archive "flooded road" --not river --wall wall.html
     overflight search archive --like roof.jpg --near 47.37,8.54,500 --out hits.kmz
     overflight search archive 停车场
+    overflight search archive --unlike flights-of-last-week
     """
     from overflight.station.search.report import run
 
@@ -66,20 +68,8 @@ def command(archive: Path, texts: tuple[str, ...], as_json: bool, **given: Any) 
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
-    names = (
-        "like",
-        "unwanted",
-        "bundle",
-        "templates",
-        "most",
-        "page",
-        "false_alarm",
-        "rank",
-        "wall",
-        "out",
-        "reviewed",
-    )
-    return {name: given[name] for name in names}
+    passed = "like unlike unwanted bundle templates most page false_alarm rank wall out reviewed"
+    return {name: given[name] for name in passed.split()}
 
 
 def _filters(given: dict[str, Any], rows: frozenset[int] | None) -> Filters:
@@ -146,3 +136,5 @@ def _show(found: Found, title: str) -> None:
         click.echo(f"     {fit}{more}")
         if placed := place_text(hit):
             click.echo(f"     {placed}")
+        if seen := found.same_ground.get(hit.row):
+            click.echo(f"     same ground: {', '.join(seen)}")

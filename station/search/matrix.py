@@ -34,6 +34,13 @@ class Matrix:
             np.matmul(terms, part.T, out=found[:, start : start + len(part)])
         return found
 
+    def nearest(self, flight: ArchivedFlight, others: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the highest cosine of each row of a flight with other unit vectors ``[N, D]``, ``[rows]``."""
+        found = np.empty(flight.rows, np.float32)
+        for start, part in self._converted(flight):
+            found[start : start + len(part)] = (part @ others.T).max(axis=1)
+        return found
+
     def rows(self, flight: ArchivedFlight, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return some embeddings of a flight in float32."""
         return self._archive.vectors(flight)[numbers].astype(np.float32)

@@ -13,6 +13,7 @@ from overflight.station.review import finding_number
 from overflight.station.search.cutoff import Cutoff, fit_cutoff
 from overflight.station.search.filters import Filters
 from overflight.station.search.matrix import Matrix
+from overflight.station.search.unlike import ALARMS, differences, fit_difference, reference_rows
 
 if TYPE_CHECKING:
     import sqlite3
@@ -64,9 +65,10 @@ class Found(msgspec.Struct, frozen=True):
     """The answer of a search.
 
     ``hits`` are the groups above the cut-off, the best first; empty means "not found". ``best`` are the best groups
-    whatever the cut-off. ``cutoff`` is the least cosine, absent for pictures and for ``--unlike``, which only rank;
+    whatever the cut-off. ``cutoff`` is the least cosine, absent for pictures, which only rank;
     ``false_alarm`` is the measured share of ``held_out`` absent things that would have been found in these flights.
-    ``searched`` counts rows, ``unknown`` those that a filter could not judge, ``unindexed`` frames without embedding.
+    ``same_ground`` names, for a hit's row, frames of other flights that show the same ground. ``searched`` counts rows,
+    ``unknown`` those that a filter could not decide, ``unindexed`` frames without an embedding.
     """
 
     hits: tuple[Hit, ...]
@@ -78,6 +80,7 @@ class Found(msgspec.Struct, frozen=True):
     false_alarm: float | None
     held_out: int
     translated: dict[str, str]
+    same_ground: dict[int, tuple[str, ...]] = {}
 
 
 class _Scored(NamedTuple):
@@ -125,6 +128,44 @@ def search(
         false_alarm=cutoff.measured if cutoff else None,
         held_out=cutoff.held_out if cutoff else 0,
         translated=terms.translated,
+    )
+
+
+def search_unlike(
+    archive: Archive, bundle: Bundle, reference: Sequence[str], filters: Filters | None = None, *, most: int = 50
+) -> Found:
+    """Rank the rows that differ most from reference flights (ids or names), above a cut-off fitted on the reference.
+
+    The other flights of the bundle's tower are searched. ``score`` and ``cosine`` are the difference, from 0 to 2.
+    """
+    matrix, filters = Matrix(archive), filters or Filters()
+    with archive.read() as connection:
+        flights = searched_flights(connection, bundle, Filters(flights=filters.flights))
+        known = [one for one in searched_flights(connection, bundle, Filters()) if {one.id, one.name} & set(reference)]
+        if len({one.id for one in known}) < len(set(reference)):
+            raise UsageError(f"--unlike {', '.join(reference)}: not all are flights of this tower; see archive list")
+        rows = reference_rows(known, matrix)
+        searched = [flight for flight in flights if flight not in known]
+        masks = [filters.mask(connection, flight) for flight in searched]
+        scored = []
+        for flight, (mask, _) in zip(searched, masks, strict=True):
+            numbers = np.flatnonzero(mask)
+            different = differences(flight, rows, matrix)[numbers]
+            scored.append(_Scored(flight, numbers, different, different))
+        if not scored:
+            raise UsageError("--unlike: no other flight of this tower to search; add one, or name fewer references")
+        best = _groups(connection, scored, None, most)
+    cutoff = fit_difference(rows)
+    return Found(
+        hits=tuple(hit for hit in best if hit.score > cutoff),
+        best=best,
+        searched=sum(len(one.numbers) for one in scored),
+        unknown=sum(unknown for _, unknown in masks),
+        unindexed=sum(flight.unindexed for flight in searched),
+        cutoff=cutoff,
+        false_alarm=ALARMS,
+        held_out=0,
+        translated={},
     )
 
 

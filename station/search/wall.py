@@ -74,6 +74,9 @@ def answer_text(found: Found) -> str:
     """Return the answer of a search in one or two sentences."""
     if found.cutoff is None:
         return f"{len(found.hits)} best of {found.searched} rows. Pictures only rank: there is no cut-off."
+    if not found.held_out:
+        text = f"above the difference {found.cutoff:.3f} that {found.false_alarm:.0%} of the reference itself has"
+        return f"{len(found.hits) or 'No'} groups of {found.searched} rows are {text}."
     alarms = round((found.false_alarm or 0.0) * found.held_out)
     rate = f"{alarms} of {found.held_out} absent things would be found here"
     if not found.hits:

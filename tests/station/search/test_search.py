@@ -18,22 +18,22 @@ import numpy as np
 import pytest
 
 from overflight.runtime.errors import UsageError
+from overflight.station.archive import Archive
 from overflight.station.search import Filters, Terms, search
 from overflight.station.search.cutoff import background_texts
 from overflight.station.search.dictionary import translate
 from overflight.station.search.export import export_hits
 from overflight.station.search.filters import inside
-from overflight.station.search.search import Hit
+from overflight.station.search.search import Hit, search_unlike
 from overflight.station.search.wall import Picture, answer_text, contact_sheet, pictures_of, write_wall
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from overflight.runtime.bundle import Bundle
-    from overflight.station.archive import Archive
 
 NONE = np.empty((0, 3), np.float32)
 
@@ -108,6 +108,20 @@ def test_a_flight_of_another_tower_is_not_searched(archive: Archive, colour_bund
     other = type(colour_bundle)(colour_bundle.directory, manifest, "e" * 64)
     with pytest.raises(UsageError, match="mean-colour"):
         search(archive, other, texts(RED), embed=absent)
+
+
+def test_what_differs_from_a_reference_is_found(
+    fly_over: Callable[..., Path], colour_bundle: Bundle, tmp_path: Path
+) -> None:
+    """Blue among reds and greens; the reference's own spread sets the cut-off."""
+    reds = [(250 - n % 5 * 9, 30 + n % 7 * 9, 30) for n in range(30)]
+    archive = Archive(tmp_path / "archive")
+    archive.add(fly_over("usual", reds))
+    archive.add(fly_over("today", [*reds[:4], (30, 30, 250), *reds[4:8]]))
+    found = search_unlike(archive, colour_bundle, ["usual"])
+    assert [(hit.flight_name, hit.frame) for hit in found.hits] == [("today", 4)]
+    with pytest.raises(UsageError, match="not all are flights"):
+        search_unlike(archive, colour_bundle, ["none"])
 
 
 def test_nothing_to_search_for_is_refused() -> None:
