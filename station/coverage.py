@@ -59,7 +59,7 @@ def cover(flights: Iterable[Path], *, area: Ring | None = None, cell_m: float | 
         raise UsageError(f"none of {without} frames has a footprint; fly with --pose and --camera")
     shapely = _shapely()
     regions = [
-        _Region(shapely, group, area if number == 0 else None, cell_m) for number, group in _grouped(places, area)
+        _Region(shapely, group, None if number else area, cell_m) for number, group in enumerate(_grouped(places, area))
     ]
     layers: dict[str, Layer] = {}
     for region in regions:
@@ -129,7 +129,7 @@ def _grouped(places: list[Place], area: Ring | None) -> list[list[Place]]:
             raise UsageError(
                 "--area: no footprint within 50 km of it; check that its coordinates are longitude, latitude"
             )
-    return enumerate(groups)
+    return groups
 
 
 def read_area(path: Path) -> Ring:
