@@ -1,6 +1,6 @@
 """The demo: everything it promises is there, and is what it says.
 
-Covers: station/commands/demo.py.
+Covers: station/commands/demo.py, station/demonstrate_archive.py.
 """
 
 from __future__ import annotations
@@ -49,6 +49,28 @@ def test_a_flight_to_look_at(colour_bundle: Bundle, colour_bank: LabelBank, tmp_
     assert page.count("data:image/jpeg;base64,") >= 2
     assert len(page) < 2_000_000
     assert {path.name for path in out.iterdir()} >= {"flight.json", "observations.jsonl", "journal.sqlite"}
+
+
+@pytest.mark.slow
+def test_the_demo_archive_answers(tmp_path: Path) -> None:
+    """Three flights, a beach that is found with its pictures, and a stadium that is not found."""
+    from overflight.runtime.bundle import Bundle as AnyBundle
+    from overflight.runtime.flight.run import fly
+    from overflight.station.archive import Archive
+    from overflight.station.demonstrate_archive import demonstrate_archive
+
+    if not (default_bundle() / "text.onnx").is_file():
+        pytest.skip("no default bundle; run: make bundle")
+    bundle = AnyBundle.open(default_bundle())
+    with Overflight.load(bundle) as overflight:
+        fly(overflight, "test://?frames=5&fps=0&size=64x48", tmp_path / "flight")
+        answers = demonstrate_archive(overflight, tmp_path / "flight", watch=lambda stream, observation: None)
+    assert len(Archive(tmp_path / "flight" / "archive").flights()) == 3
+    beach, *_, stadium = answers
+    assert beach.wall is not None
+    assert "data:image/jpeg" in beach.wall.read_text()
+    assert stadium.answer.startswith("Not found")
+    assert stadium.wall is None
 
 
 def test_command(

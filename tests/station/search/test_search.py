@@ -1,6 +1,6 @@
 """Search: what is found, what is not, and how hits are filtered, grouped and exported.
 
-Covers: station/commands/search.py, station/search/cutoff.py, station/search/dictionary.py, station/search/export.py,
+Covers: station/search/unlike.py, station/commands/search.py, station/search/cutoff.py, station/search/dictionary.py, station/search/export.py,
 station/search/filters.py, station/search/matrix.py, station/search/report.py, station/search/terms.py,
 station/search/wall.py.
 """
