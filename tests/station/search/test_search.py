@@ -1,8 +1,8 @@
 """Search: what is found, what is not, and how hits are filtered, grouped and exported.
 
-Covers: station/search/unlike.py, station/commands/search.py, station/search/cutoff.py, station/search/dictionary.py, station/search/export.py,
+Covers: station/commands/search.py, station/search/cutoff.py, station/search/dictionary.py, station/search/export.py,
 station/search/filters.py, station/search/matrix.py, station/search/report.py, station/search/terms.py,
-station/search/wall.py.
+station/search/unlike.py, station/search/wall.py.
 """
 
 from __future__ import annotations
