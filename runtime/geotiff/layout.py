@@ -21,6 +21,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 MOST_SEGMENT_BYTES = 256 << 20
 MOST_SEGMENTS = 4_000_000
 _NAMES = {
+    JPEG: "JPEG in 4 bands or 12 bits",
     32946: "Deflate", 34925: "LZMA", 50000: "ZSTD", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL", 34712: "JPEG 2000",
     33003: "JPEG 2000", 33005: "JPEG 2000", 6: "old JPEG", 34676: "SGI Log", 3: "fax", 4: "fax", 2: "fax",
 }  # fmt: skip
@@ -241,7 +242,8 @@ def _require_decoder(layout: Layout) -> None:
     if layout.compression == PLAIN or layout.compression in DEFLATE:
         known = True
     elif layout.compression in BY_LIBTIFF:
-        known = layout.compression != JPEG or layout.dtype == np.uint8
+        # Of JPEG with a fourth band OpenCV gives other values than were written.
+        known = layout.compression != JPEG or (layout.dtype == np.uint8 and layout.samples in {1, 3})
     else:
         known = _tifffile_decodes(layout.compression)
     if not known or layout.predictor not in {1, 2, 3}:
