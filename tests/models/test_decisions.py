@@ -1,4 +1,4 @@
-"""Fitting default decisions: a probe separates what can be separated, a threshold is the best one. Covers: nothing.py."""
+"""Fitting default decisions: a probe separates two classes, a threshold is the best one. Covers: nothing.py."""
 
 from __future__ import annotations
 
