@@ -31,14 +31,14 @@ def tabulate_events(summary: Summary, colours: Mapping[str | None, str], jpegs: 
             "tr",
             tag("td", _picture(event, jpegs), str(number), class_="shown"),
             tag("th", tag("i", class_="dot", style=f"background:{colours[event.label]}"), event.label, scope="row"),
-            tag("td", moment(summary, event.first), class_="number"),
+            tag("td", moment(summary, event.first), class_="number moment"),
             tag("td", lasting(summary.axis, event.lasted) + ("" if event.ended else ", to the end"), class_="number"),
-            tag("td", f"{_score(summary, event):.2f}", class_="number"),
+            tag("td", f"{_score(summary, event):.2f}", class_="number extra"),
             tag("td", _place(summary, event) or "unknown", class_="number place") if located else None,
         )
         for number, event in enumerate(summary.events[:MOST], start=1)
     ]
-    kinds = {"Began": "number", unit: "number", "Score": "number", "Place": "number"}
+    kinds = {"Began": "number", unit: "number", "Score": "number extra", "Place": "number place"}
     table = tag(
         "table",
         tag("thead", tag("tr", [tag("th", name, class_=kinds.get(name), scope="col") for name in head])),

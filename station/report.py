@@ -207,7 +207,13 @@ def _flown(summary: Summary, columns: Columns, video: str | None) -> Element:
 def _labels(summary: Summary) -> Element:
     unit = "Pictures" if summary.axis == "pictures" else "Time"
     colour = colours(summary)
-    head = [("Label", None), ("Share", None), (unit, "number"), ("First seen", "number"), ("Last seen", "number")]
+    head = [
+        ("Label", None),
+        ("Share", None),
+        (unit, "number phone-extra"),
+        ("First seen", "number"),
+        ("Last seen", "number"),
+    ]
     head += [("Events", "number phone-extra"), ("Longest", "number extra"), ("Frames", "number extra")]
     head += [("Best score", "number extra")]
     rows = [
@@ -223,9 +229,9 @@ def _labels(summary: Summary) -> Element:
             [
                 tag("td", value, class_=kind)
                 for value, kind in (
-                    (lasting(summary.axis, label.weight), "number"),
-                    (moment(summary, label.first), "number"),
-                    (moment(summary, label.last), "number"),
+                    (lasting(summary.axis, label.weight), "number phone-extra"),
+                    (moment(summary, label.first), "number moment"),
+                    (moment(summary, label.last), "number moment"),
                     (
                         f"{label.events} in {lasting(summary.axis, label.present)}" if label.events else "-",
                         "number phone-extra",

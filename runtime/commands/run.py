@@ -251,7 +251,8 @@ def _print_line(stream: Stream, observation: Observation) -> None:
 
 
 def _summary(record: FlightRecord, out: Path) -> str:
-    line = f"{record.observed} observations, {sum(record.dropped.values())} frames not observed, in {out}"
+    skipped = f", {sum(record.skipped.values())} skipped on request" if record.skipped else ""
+    line = f"{record.observed} observations, {sum(record.dropped.values())} frames lost{skipped}, in {out}"
     return f"{line}\n{_audit(record.gate)}" if record.gate is not None and record.gate.audited else line
 
 
