@@ -162,10 +162,11 @@ class Decoder:
         self._context.copy_opaque = True  # so that every picture brings back what was known of its packet
         self._siting: tuple[float, float] | None = None
         self._asked = False
-        self._broken = self._after_corrupt = False
+        self._broken = self._after_corrupt = self._recovered = False
         self._recovering: int | None = None  # pictures until a gradual refresh is complete
         self._clean_from = self._mistrusted_until = self._latest = -(1 << 62)
         self._failed = False
+        self._flagged = False  # whether packets state that they are keyframes: without a parser some formats do not
         self._listening = listening
 
     def decode(
@@ -194,7 +195,7 @@ class Decoder:
 
     def lose(self) -> None:
         """Note that packets were lost: what follows is built on them."""
-        self._broken = True
+        self._broken, self._recovered = True, False
 
     def _frames(self, packet: Any) -> list[Any]:
         lines: list[Any] = []
@@ -216,8 +217,11 @@ class Decoder:
     def _watch(self, packet: Any, *, corrupt: bool, key: bool, recovery: int | None) -> None:
         """Follow the packets: loss marks one as corrupt, or the next, when it took the border between the two."""
         pts = packet.pts if packet.pts is not None else self._latest
+        self._flagged |= key
+        if key and pts < self._latest:  # the sender started again: a keyframe is never shown before what came earlier
+            self._clean_from = self._mistrusted_until = self._latest = -(1 << 62)
         if corrupt:
-            self._broken, self._recovering = True, None
+            self._broken, self._recovering, self._recovered = True, None, False
         elif self._broken:
             if recovery is not None and self._recovering is None:
                 self._recovering = recovery
@@ -228,7 +232,7 @@ class Decoder:
                 self._recovering -= 1
         self._after_corrupt = corrupt
         self._latest = max(self._latest, pts)
-        packet.opaque = (self._broken, self._clean_from)
+        packet.opaque = (self._broken, self._clean_from, corrupt)
 
     def _mistrust(self) -> None:
         self._failed = True
@@ -236,12 +240,23 @@ class Decoder:
 
     def _passes(self, frame: Any) -> bool:
         pts = frame.pts if frame.pts is not None else self._latest
-        broken, clean_from = frame.opaque or (False, pts)
+        broken, clean_from, corrupt = frame.opaque or (False, pts, False)
+        if broken and not self._flagged:
+            broken, clean_from = self._broken_without_flags(frame, pts, corrupt=corrupt), pts
         if frame.is_corrupt:
             self._failed, self._mistrusted_until = True, pts
         elif self._failed and (frame.key_frame or pts == self._clean_from) and pts > self._mistrusted_until:
             self._failed = False
         return not (broken or pts < clean_from or self._failed)
+
+    def _broken_without_flags(self, frame: Any, pts: int, *, corrupt: bool) -> bool:
+        """Whether a picture after a loss is broken, where only the decoder knows which pictures are keyframes."""
+        if frame.key_frame and not (corrupt or frame.is_corrupt):
+            self._broken, self._recovered = False, True
+            self._latest = self._clean_from = pts
+        elif corrupt:
+            self._broken, self._recovered = True, False
+        return not self._recovered or pts < self._clean_from
 
     def _picture(self, frame: Any) -> Planes | NDArray[np.uint8]:
         aspect = (self._headers or self._context).sample_aspect_ratio

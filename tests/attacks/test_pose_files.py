@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from overflight.runtime.errors import MissingError, SourceError
+from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.pose.refusals import KEPT
 from overflight.runtime.pose.source import read_track
 from overflight.runtime.pose.track import MAX_VALUES, PoseTrack
@@ -196,7 +196,7 @@ def test_what_is_not_a_regular_file_is_refused_by_name(suffix: str, tmp_path: Pa
     folder.mkdir()
     with pytest.raises(SourceError, match="a named pipe"):
         read_track(pipe)
-    with pytest.raises(MissingError, match="No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         read_track(link)
     with pytest.raises(SourceError, match="a folder"):
         read_track(folder)

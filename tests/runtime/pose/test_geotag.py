@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overflight.runtime.errors import MissingError, UsageError
+from overflight.runtime.errors import UsageError
 from overflight.runtime.frame import Frame
 from overflight.runtime.pose.autopilot import Address
 from overflight.runtime.pose.camera_model import CameraModel
@@ -83,7 +83,7 @@ def test_a_tile_has_a_place_of_its_own(csv: Path) -> None:
 def test_wrong_requests_are_told(csv: Path, tmp_path: Path) -> None:
     """Unknown endings, missing files, wrong options and stills without a folder each get one line."""
     for uri, error in (
-        (str(tmp_path / "none.gpx"), MissingError),
+        (str(tmp_path / "none.gpx"), UsageError),
         (str(csv.with_suffix(".txt")), UsageError),
         (f"{csv}?begin=now", UsageError),
         (f"{csv}?start=now", UsageError),
