@@ -53,8 +53,9 @@ def find_reference(checkpoint: Checkpoint, model: Model) -> Reference:
         if checkpoint.adapted or not checkpoint.source.is_dir():
             raise ImportError  # it would load the base alone, or another file of the directory
         importlib.import_module("torch")
-        importlib.import_module("transformers")
-    except ImportError:
+        # Asking for a class loads its module, and with it a torchvision that may not fit torch.
+        _ = importlib.import_module("transformers").SiglipVisionModel
+    except (ImportError, RuntimeError):
         from overflight.export.reference_numpy import NumpyReference
 
         return NumpyReference(checkpoint, model.family == "clip", model.image.pixels)
