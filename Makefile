@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 EXTRAS ?= cpu,export,station
 BUNDLE := models/bundle
 
-.PHONY: help demo test test-slow lint docs bundle wheel jetson-bundle jetson-lock clean
+.PHONY: help campaign demo test test-slow lint docs bundle wheel jetson-bundle jetson-lock clean
 help:
 	@echo "make demo           set up, label the bundled sample video, write demo-flight/"
 	@echo "make test           set up, run the fast tests on every core"
-	@echo "make test-slow      set up, run the slow tests: real sizes, endurance, long campaigns"
+	@echo "make test-slow      set up, run the slow tests: real sizes, endurance"
+	@echo "make campaign       set up, inject 200 random faults into one flight"
 	@echo "make lint           ruff, mypy --strict, import-linter"
 	@echo "make docs           build the documentation site into site/, strictly"
 	@echo "make wheel          a wheel that contains the default model's bundle"
@@ -35,6 +36,10 @@ test: bundle
 # One after the other: these load models of real size, and streams whose age is measured.
 test-slow: bundle
 	$(BIN)/pytest -m slow
+
+# Random faults in one flight; OVERFLIGHT_CAMPAIGN_SEED chooses others.
+campaign: bundle
+	$(BIN)/pytest -m campaign
 
 $(VENV)/.docs: $(VENV)/.ready
 	$(BIN)/pip install --quiet --group docs

@@ -151,7 +151,7 @@ class Campaign:
         raw = bytearray(self.bank.raw)
         raw[8 + self.rng.randrange(200)] ^= 0x80
         self.file("flipped").write_bytes(raw)
-        self.said("bank refused", "bank in use")
+        self.said("bank refused", "bank in use", "warning")
 
     def pipe_as_bank(self) -> None:
         os.mkfifo(self.file("pipe"))
@@ -318,7 +318,7 @@ def campaign(colour_bank: LabelBank, tmp_path: Path, monkeypatch: pytest.MonkeyP
     def say(what: str, **facts: Any) -> None:
         log.append({"what": what, **facts})
 
-    for module in ("bank_watch", "banks", "run", "peripherals"):
+    for module in ("bank_watch", "banks", "run", "peripherals", "warnings"):
         monkeypatch.setattr(f"overflight.runtime.flight.{module}.say", say)
     monkeypatch.setattr("overflight.runtime.links.dispatch.say", say)
     monkeypatch.setattr("overflight.runtime.worker.say", say)
@@ -361,7 +361,7 @@ def card(rng: random.Random) -> tuple[str, Counter[str]]:
     return ",".join(faults), Counter(name for _, name in chosen)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_two_hundred_faults_in_one_flight(campaign: Campaign, colour_bundle: Bundle, colour_bank: LabelBank) -> None:
     """Frames = observed + dropped; observed = recorded + unrecorded; published = delivered + waiting + shed."""
     faults, own = card(campaign.rng)
@@ -425,7 +425,9 @@ def test_two_hundred_faults_in_one_flight(campaign: Campaign, colour_bundle: Bun
     shed_events = sum(count for name, count in status["shed"].items() if name.startswith(("event", "outbox")))
     assert delivered + status["waiting"] + shed_events >= campaign.events + campaign.extra - campaign.unpublished
     refused = status["shed"].get("event-refused", 0) + status["shed"].get("thumbnail-refused", 0)
-    assert refused == campaign.web.met["refuses"]
+    # A damaged outbox takes its counts along when a refusal arrives in the same moment.
+    damaged = campaign.injected["outbox_damaged"] + campaign.injected["outbox_deleted"]
+    assert campaign.web.met["refuses"] - damaged <= refused <= campaign.web.met["refuses"]
 
 
 def report(campaign: Campaign, own: Counter[str], record: FlightRecord) -> None:
