@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from overflight.export.candidates import Candidate, find_candidates
+from overflight.export.candidate_plan import make_plan
+from overflight.export.candidates import DEFAULT_PLANS, Candidate, PlanChoice, find_candidates
 from overflight.export.derive import derive
 from overflight.export.diagnose import blame
 from overflight.export.timing import time_engines
 from overflight.runtime.bundle import hash_file
-from overflight.runtime.engines import REFERENCE, device_name, open_reference, versions
+from overflight.runtime.engines import device_name, open_reference, versions
 from overflight.runtime.engines.record import EngineRecord, Timing
 from overflight.runtime.errors import EngineError, OverflightError
 from overflight.runtime.evaluation.fidelity import embed_parts, failed, judge, measure
@@ -72,6 +73,7 @@ def build(
     held: HeldOut,
     *,
     target: Target | Literal["auto"] = "auto",
+    plans: PlanChoice = DEFAULT_PLANS,
     banks: Sequence[LabelBank] = (),
     beside: Path | None = None,
     overlapping: int = 0,
@@ -80,11 +82,11 @@ def build(
 ) -> Built:
     """Build, judge and time engines; make the fastest proven one the default of this device.
 
-    ``beside`` names a checkpoint whose transformers + torch fp32 tower is timed among them. The old default serves
-    until the end, and after an interruption; what was built by then is not built again. Raises MissingError for a
-    target that is not here, EngineError when another build runs.
+    ``plans`` says how TensorRT's plans are built. ``beside`` names a checkpoint whose transformers + torch fp32 tower
+    is timed among them. The old default serves until the end, and after an interruption; what was built by then is not
+    built again. Raises MissingError for a target that is not here, EngineError when another build runs.
     """
-    candidates, absent = find_candidates(bundle, target)
+    candidates, absent = find_candidates(bundle, target, plans)
     store = Store(bundle, root)
     with store.lock():
         bench = _Bench(bundle, store, held, _reference(bundle, held, report), banks)
@@ -170,6 +172,8 @@ def _describe(bundle: Bundle, candidate: Candidate) -> EngineRecord:
         versions=versions(candidate.target),
         device=device_name(candidate.target),
         max_batch=candidate.max_batch,
+        level=candidate.level,
+        profiles=candidate.profiles,
         built_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         build_s=0.0,
     )
@@ -188,18 +192,17 @@ def _make(store: Store, bundle: Bundle, candidate: Candidate, record: EngineReco
     with store.staging() as staged:
         if candidate.file is None:
             return store.put(staged, record)
-        source, file, note = bundle.file(candidate.graph), staged / candidate.file, ""
+        source, file = bundle.file(candidate.graph), staged / candidate.file
         match candidate.form:
             case "compiled" | "unsigned":
                 _compile(candidate, source, file)
-            case "plan":
-                note = _plan(store, candidate, source, file, report)
+            case "plan" | "parted plan":
+                record = make_plan(store, candidate, record, file, report)
             case "static" | "dynamic" as form:
                 derive(source, file, form)
         made = msgspec.structs.replace(
             record,
             build_s=(time.monotonic_ns() - began_ns) / 1e9,
-            note=note,
             file=file.name,
             sha256=hash_file(file),
             size_bytes=file.stat().st_size,
@@ -217,26 +220,6 @@ def _compile(candidate: Candidate, source: Path, file: Path) -> None:
     write_compiled(graph, file, islands=islands_of(candidate.variant))
     if graph != source:
         graph.unlink()
-
-
-def _plan(store: Store, candidate: Candidate, source: Path, file: Path, report: Report) -> str:
-    from overflight.export.plan import build_plan, inspect_file
-    from overflight.runtime.doctor.memory_plan import plan_build, require, usable_here
-    from overflight.runtime.doctor.tower import read_tower
-    from overflight.runtime.engines.tensorrt import load_library
-
-    fitted = require(plan_build(read_tower(store.bundle.file(REFERENCE)), *usable_here(), batch=candidate.max_batch))
-    trt = load_library()
-    build_plan(
-        trt,
-        source,
-        file,
-        max_batch=candidate.max_batch,
-        workspace=fitted.workspace or 0,
-        cache_path=store.path.parent / f"tensorrt-{trt.__version__}.timing",
-        report=lambda share: report(f"building {candidate.title}", share),
-    )
-    return inspect_file(trt, file).told()
 
 
 def _judge(bench: _Bench, entry: StoredEngine, report: Report) -> FidelityVerdict:

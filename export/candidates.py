@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from overflight.export.plan import LEVEL
 from overflight.runtime.engines import REFERENCE, TARGETS, device_name, versions
 from overflight.runtime.engines.record import engine_title
 from overflight.runtime.errors import MissingError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from overflight.runtime.bundle import Bundle
     from overflight.runtime.engines import Precision, Target
 
-Form = Literal["as-is", "static", "dynamic", "compiled", "unsigned", "plan"]
+Form = Literal["as-is", "static", "dynamic", "compiled", "unsigned", "plan", "parted plan"]
 FP16, INT8 = "image.fp16.onnx", "image.int8.onnx"
 MAX_BATCH = 8  # tiles of one frame; a larger profile would cost the single frame its speed
 
@@ -30,6 +31,8 @@ class Candidate:
     graph: str
     form: Form
     max_batch: int = 1
+    level: int | None = None
+    profiles: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
@@ -46,8 +49,19 @@ class Candidate:
                 return "image.onnx"
             case "compiled" | "unsigned":
                 return "image.blob"
-            case "plan":
+            case "plan" | "parted plan":
                 return "image.plan"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChoice:
+    """How TensorRT's plans are built: the largest batch of each optimisation profile, and the builder's level."""
+
+    profiles: tuple[int, ...] = (MAX_BATCH,)
+    level: int = LEVEL
+
+
+DEFAULT_PLANS = PlanChoice()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +72,9 @@ class Absent:
     reason: str
 
 
-def find_candidates(bundle: Bundle, wanted: Target | Literal["auto"]) -> tuple[list[Candidate], list[Absent]]:
+def find_candidates(
+    bundle: Bundle, wanted: Target | Literal["auto"], plans: PlanChoice = DEFAULT_PLANS
+) -> tuple[list[Candidate], list[Absent]]:
     """Return what can be tried on this machine for one target or all, and what cannot.
 
     Raises MissingError when the one target that was asked for is not there.
@@ -68,12 +84,14 @@ def find_candidates(bundle: Bundle, wanted: Target | Literal["auto"]) -> tuple[l
     for target in TARGETS if wanted == "auto" else (wanted,):
         try:
             versions(target), device_name(target)
+            if target == "onnxruntime-cuda":
+                _check_provider()
         except MissingError as error:
             if wanted != "auto":
                 raise
             absent.append(Absent(target, str(error)))
             continue
-        for one in _of_target(target):
+        for one in _of_target(target, plans):
             if one.graph in bundle.manifest.files:
                 found.append(one)
             else:
@@ -81,7 +99,18 @@ def find_candidates(bundle: Bundle, wanted: Target | Literal["auto"]) -> tuple[l
     return found, absent
 
 
-def _of_target(target: Target) -> Iterator[Candidate]:
+def _check_provider() -> None:
+    """Raise MissingError unless ONNX Runtime's CUDA provider, which is always listed, really loads here."""
+    from overflight.runtime.doctor import probe
+    from overflight.runtime.engines.ort_cuda import PROVIDER, advice
+
+    loaded = probe.providers()
+    if loaded.error or not loaded.answer.get(PROVIDER):
+        reason = loaded.error or "its CUDA or cuDNN libraries are not found, or are of another version"
+        raise MissingError(f"{PROVIDER} is listed but does not load: {reason}; {advice()}")
+
+
+def _of_target(target: Target, plans: PlanChoice) -> Iterator[Candidate]:
     match target:
         case "onnxruntime-cpu":
             yield Candidate(target, "fp32", "", REFERENCE, "as-is")
@@ -101,5 +130,6 @@ def _of_target(target: Target) -> Iterator[Candidate]:
             yield Candidate(target, "fp32", "", REFERENCE, "as-is", MAX_BATCH)
             yield Candidate(target, "fp16", "", FP16, "as-is", MAX_BATCH)
         case "tensorrt":
-            yield Candidate(target, "fp16", "", FP16, "plan", MAX_BATCH)
-            yield Candidate(target, "int8", "", INT8, "plan", MAX_BATCH)
+            largest = max(plans.profiles)
+            yield Candidate(target, "fp16", "", FP16, "plan", largest, plans.level, plans.profiles)
+            yield Candidate(target, "int8", "", INT8, "parted plan", largest, plans.level, plans.profiles)

@@ -6,7 +6,9 @@ signed inputs are shifted there at every step, and with unsigned ones its produc
 input's levels by 128 changes no value.
 
 OpenVINO also folds scale and bias into a product whose answer is used whole, and not where queries, keys and values are
-cut from one answer; one product for each costs a few percent less. Cutting a weight's columns changes no value either.
+cut from one answer; one product for each costs a few percent less. TensorRT turns the weight of such a joined product
+into floats in every frame and multiplies in half precision; parted, all of its products run in int8. Cutting a weight's
+columns changes no value either.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from overflight.runtime.errors import missing_extra
 if TYPE_CHECKING:
     from pathlib import Path
 
-Form = Literal["static", "dynamic", "unsigned"]
+Form = Literal["static", "dynamic", "unsigned", "parted"]
 _CONTRIB = "com.microsoft"
 
 
@@ -29,7 +31,7 @@ def derive(source: Path, target: Path, form: Form) -> None:
 
     For ONNX Runtime ``static`` has unsigned inputs with the ranges of calibration, ``dynamic`` finds the ranges of each
     frame. For OpenVINO ``unsigned`` has unsigned inputs too, but inside attention, and a product for each of queries,
-    keys and values.
+    keys and values. For TensorRT ``parted`` has those products too, and stays symmetric.
     """
     try:
         import onnx
@@ -43,6 +45,8 @@ def derive(source: Path, target: Path, form: Form) -> None:
         case "dynamic":
             _widen(onnx, model.graph)
             _measure_at_run_time(onnx, model)
+        case "parted":
+            _part(onnx, model.graph)
         case "unsigned":
             _part(onnx, model.graph)
             _shift(onnx, model.graph, but=_mixing(model.graph))

@@ -71,7 +71,15 @@ class StoredEngine:
 
 def engine_key(record: EngineRecord) -> str:
     """Return what names an engine beside its target and precision: 12 hex digits over all that it depends on."""
-    parts = (record.graph_sha256, record.variant, sorted(record.versions.items()), record.device, record.max_batch)
+    parts: tuple[object, ...] = (
+        record.graph_sha256,
+        record.variant,
+        sorted(record.versions.items()),
+        record.device,
+        record.max_batch,
+    )
+    if record.level is not None:
+        parts += (record.level, record.profiles)
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:12]
 
 

@@ -246,6 +246,12 @@ def base_256_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return authored(tmp_path_factory, "base-256", 768, 256, 16, 768, 12, 12)
 
 
+@pytest.fixture(scope="session")
+def two_blocks_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a graph of B/16-256 with two of its twelve blocks: a builder treats each block alike."""
+    return authored(tmp_path_factory, "two-blocks", 768, 256, 16, 768, 12, 2)
+
+
 def paint_scenery(folder: Path) -> Path:
     """Paint 96 smooth pictures into the folders ``field`` and ``town``."""
     import cv2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,30 @@ if TYPE_CHECKING:
     from overflight.runtime.engines import Target
 
 
+class BatchSizes(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """Rising batch sizes, such as 1,8."""
+
+    name = "batches"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Turn "1,8" into (1, 8)."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            sizes = tuple(int(part) for part in value.split(","))
+        except ValueError:
+            sizes = ()
+        rising = all(first < second for first, second in pairwise(sizes))
+        if not sizes or sizes[0] < 1 or sizes[-1] > _MOST_BATCH or not rising:
+            self.fail(f"{value}: expected rising batch sizes from 1 to {_MOST_BATCH}, such as 1,8", param, ctx)
+        return sizes
+
+
+_MOST_BATCH = 64
+
+
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--target", type=click.Choice(["auto", *TARGETS]), default="auto", help="One kind of engine, or all.")
@@ -22,6 +47,20 @@ if TYPE_CHECKING:
     "--bank", "banks", multiple=True, type=click.Path(path_type=Path), help="Further label banks to agree on."
 )
 @click.option("--beside", type=click.Path(path_type=Path), help="A checkpoint to time in transformers and torch, too.")
+@click.option(
+    "--profile",
+    "profiles",
+    type=BatchSizes(),
+    default=None,
+    metavar="N[,N]",
+    help="TensorRT: the largest batch of each profile; 1,8 gives tiles a profile of their own.  [default: 8]",
+)
+@click.option(
+    "--level",
+    type=click.IntRange(0, 5),
+    default=None,
+    help="TensorRT: how many tactics its builder tries; 5 takes the longest.  [default: 3]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every row as JSON, raw samples included.")
 def command(
     bundle: Path,
@@ -29,6 +68,8 @@ def command(
     frames: tuple[str, ...],
     banks: tuple[Path, ...],
     beside: Path | None,
+    profiles: tuple[int, ...] | None,
+    level: int | None,
     as_json: bool,
 ) -> None:
     """Build this device's engines, test each, and use the fastest that passes.
@@ -39,10 +80,12 @@ def command(
     \b
     overflight build base-256/
     overflight build base-256/ --target openvino-cpu --frames test-flight.mp4
+    overflight build base-256/ --target tensorrt --profile 1,8
     """
     import msgspec
 
     from overflight.export.build import build, check_any, summarise
+    from overflight.export.candidates import DEFAULT_PLANS, PlanChoice
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.bundle import Bundle
     from overflight.runtime.evaluation.holdout import bundled_holdout, gather_heldout, overlap
@@ -58,7 +101,16 @@ def command(
     if same:
         click.echo(f"overflight: {same} of {len(held.frames)} frames look like ones it was calibrated with", err=True)
     with shown_progress() as report:
-        built = build(opened, held, target=target, banks=own + given, beside=beside, overlapping=same, report=report)
+        built = build(
+            opened,
+            held,
+            target=target,
+            plans=PlanChoice(profiles or DEFAULT_PLANS.profiles, DEFAULT_PLANS.level if level is None else level),
+            banks=own + given,
+            beside=beside,
+            overlapping=same,
+            report=report,
+        )
     if as_json:
         click.echo(msgspec.json.encode(built))
     else:
@@ -90,8 +142,9 @@ def _show(built: Built) -> None:
     console = Console(width=None if Console().is_terminal else 120)
     console.print(table)
     for row in built.rows:
-        if row.reason:
-            console.print(f"{row.title}: {row.reason}", markup=False, highlight=False)
+        note = row.record.note if row.record else ""
+        for text in filter(None, (row.reason, note)):
+            console.print(f"{row.title}: {text}", markup=False, highlight=False)
 
 
 def _cells(row: CandidateResult, whole_ns: int | None) -> list[str]:

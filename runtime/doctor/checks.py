@@ -25,16 +25,19 @@ from overflight.runtime.json_input import decode_json
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from overflight.runtime.engines import Precision
+
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _PROVIDER = re.compile(r"^libonnxruntime_providers_(cuda|tensorrt)\.so$")
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
+_BUILT: tuple[Precision, ...] = ("fp16", "int8")  # what TensorRT is given, where the bundle has it
 _ENGINES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
 
 
 @dataclass(frozen=True)
 class Health:
-    """What the doctor found, in the order in which it should be mended."""
+    """What the doctor found, in the order in which it should be fixed."""
 
     checks: tuple[Check, ...]
 
@@ -138,10 +141,14 @@ def check_onnxruntime(it: Installation) -> Check:
     if not installed:
         cure = f"{it.pip()} install 'overflight[cpu]'"
         return Check("onnx runtime", "warn", "not installed: there is no engine to fall back on", cure)
-    if len(installed) > 1:
-        tool = it.pip("onnxruntime")
-        cure = f"{tool} uninstall -y onnxruntime onnxruntime-gpu && {tool} install onnxruntime-gpu"
-        return Check("onnx runtime", "fail", f"{said} overwrite each other", cure)
+    sites = {it.packages[name].site for name in installed}
+    if len(installed) > 1 and len(sites) == 1:
+        return Check("onnx runtime", "fail", f"{said} overwrite each other", _one_onnxruntime(it))
+    if len(installed) > 1:  # two folders: an import takes the first
+        first, second = sorted(installed, key=lambda name: it.sites.index(it.packages[name].site))
+        found = f"{first} {installed[first]} hides {second} {installed[second]} in {it.packages[second].site}"
+        cure = "use the TensorRT engine: overflight build" if on_device(it.root) else _one_onnxruntime(it)
+        return Check("onnx runtime", "warn", found, cure)
     loaded, broken = _providers_live() if it.live else _providers_seen(it)
     if not loaded:
         return Check(
@@ -159,6 +166,14 @@ def check_onnxruntime(it: Installation) -> Check:
             "use the TensorRT engine: overflight build",
         )
     return Check("onnx runtime", "ok", found)
+
+
+def _one_onnxruntime(it: Installation) -> str:
+    """Return what leaves one ONNX Runtime. A board's own packages stay: the index has none for its CUDA."""
+    if on_device(it.root):
+        return "install our archive again, into its own folder: sudo ./install.sh"
+    tool = it.pip("onnxruntime")
+    return f"{tool} uninstall -y onnxruntime onnxruntime-gpu && {tool} install 'onnxruntime-gpu[cuda,cudnn]'"
 
 
 def check_tensorrt(it: Installation) -> Check:
@@ -218,10 +233,12 @@ def check_plan(it: Installation, directory: Path) -> Check:
     if not flight.fits:
         return Check("memory plan", "fail", found, make_room)
     if it.version("tensorrt"):
-        build = plan_build(tower, usable, swap)
-        found += f"; {build.said}"
-        if not build.fits:
-            return Check("memory plan", "warn", f"{found}: too little", f"{make_room}, or add swap")
+        graphs = {precision: directory / f"image.{precision}.onnx" for precision in _BUILT}
+        builds = [plan_build(tower, precision, usable, swap) for precision in _BUILT if graphs[precision].is_file()]
+        builds = builds or [plan_build(tower, "fp16", usable, swap)]
+        found = "; ".join([found, *(plan.said + ("" if plan.fits else ": too little") for plan in builds)])
+        if not any(plan.fits for plan in builds):
+            return Check("memory plan", "warn", found, f"{make_room}, or add swap")
     return Check("memory plan", "ok", found)
 
 

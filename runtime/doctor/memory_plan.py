@@ -1,4 +1,4 @@
-"""The memory plan: what building an engine and flying with it will take at their peak, told before either starts."""
+"""The memory plan: what building an engine and flying with it take at their peak, before either starts."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MARGIN = 256 * MIB
 WORKSPACE_MOST, WORKSPACE_LEAST = 2 * GIB, 64 * MIB
 # Python, numpy, the runtime's modules, capture with OpenCV, and the frames in flight: measured on x86-64.
 _PROCESS, _STREAM = 42 * MIB, 96 * MIB
-# Kernel carve-outs of a board, and a headless JetPack at rest.
-_CARVED, _AT_REST = 0.93, 1 * GIB
+# Carve-outs of a board (an Orin Nano of 4 GB shows 3425 MiB, one of 8 GB 7620), and a headless JetPack at rest.
+_CARVED, _CARVED_LEAST, _AT_REST = 0.07, 676 * MIB, 1 * GIB
 _STORED = {"fp32": 1.0, "fp16": 0.5, "int8": 0.27}
 
 
@@ -46,13 +46,19 @@ FLYING: dict[Target, Cost] = {
     "openvino-cpu": Cost(123 * MIB, 2.0, 1.0, measured=True),
     "tensorrt": Cost(600 * MIB, 2.0, 2.0, measured=False),
 }
-# The fp32 graph as a file and as parsed, and the candidates' weights in both precisions that are timed.
-_BUILDING = Cost(900 * MIB, 4.0, 4.0, measured=False)
+# In the sizes of the graph that is built, which is in the engine's precision. On the host three times its weights:
+# measured with TensorRT for RTX 1.7 on B/16-256, fp32, fp16 and int8 (2.3 to 3.0 times, and 0.3 GiB of library). On the
+# GPU the candidates that are timed (assumed), a CUDA context, and the builder's kernel library: TensorRT 10.3 logs 977
+# MiB for it on an Orin.
+_HOST_WEIGHTS = 3.0
+_BUILDING = Cost(1100 * MIB, _HOST_WEIGHTS + 2.0, 4.0, measured=False)
+# The process that asks for the build and keeps the held-out frames.
+_PARENT = _PROCESS + 128 * MIB
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """A prediction beside what is there, in bytes. ``workspace`` is what TensorRT may use while it builds."""
+    """A predicted peak and what can be used, in bytes. ``workspace`` is what TensorRT may use while it builds."""
 
     what: str
     peak: int
@@ -89,18 +95,21 @@ def plan_flight(tower: Tower, target: Target, precision: Precision, usable: int,
     return MemoryPlan(f"a flight on {target} {precision}", peak, usable, cost.measured)
 
 
-def plan_build(tower: Tower, usable: int, swap: int = 0, batch: int = 1) -> MemoryPlan:
+def plan_build(tower: Tower, precision: Precision, usable: int, swap: int = 0, batch: int = 1) -> MemoryPlan:
     """Predict the peak of building a TensorRT engine, and fit its workspace into what is left.
 
-    Only the parsed graph may go to ``swap``; what the GPU uses cannot.
+    ``tower`` is the shape of the fp32 graph; what is built is the graph in ``precision``. Only what the host keeps may
+    go to ``swap``; what the GPU uses cannot.
     """
-    host = int(2.0 * tower.weight_bytes)
-    rest = _BUILDING.library + int((_BUILDING.weights - 2.0) * tower.weight_bytes)
+    weights = _STORED[precision] * tower.weight_bytes
+    host = int(_HOST_WEIGHTS * weights)
+    rest = _PARENT + _BUILDING.library + int((_BUILDING.weights - _HOST_WEIGHTS) * weights)
     rest += int(_BUILDING.activations * tower.activation_bytes * batch)
     usable += min(swap, host)
     spare = usable - MARGIN - host - rest
     workspace = max(min(spare, WORKSPACE_MOST), WORKSPACE_LEAST)
-    return MemoryPlan("building a TensorRT engine", host + rest + workspace, usable, _BUILDING.measured, workspace)
+    what = f"building a TensorRT {precision} engine"
+    return MemoryPlan(what, host + rest + workspace, usable, _BUILDING.measured, workspace)
 
 
 def require(plan: MemoryPlan) -> MemoryPlan:
@@ -136,12 +145,13 @@ def usable_here(root: Path = Path("/")) -> tuple[int, int]:
 
 def usable_on(module: Module) -> int:
     """Return what a headless board leaves, in bytes: its memory less carve-outs and JetPack at rest."""
-    return int(module.memory_gb * GIB * _CARVED) - _AT_REST
+    size = module.memory_gb * GIB
+    return size - max(int(size * _CARVED), _CARVED_LEAST) - _AT_REST
 
 
-def largest_build(towers: dict[str, Tower], module: Module) -> str | None:
-    """Name the largest tower whose engine a board can build without swap."""
-    fitting = [name for name, tower in towers.items() if plan_build(tower, usable_on(module)).fits]
+def largest_build(towers: dict[str, Tower], module: Module, precision: Precision) -> str | None:
+    """Name the largest tower whose engine of this precision a board can build without swap."""
+    fitting = [name for name, tower in towers.items() if plan_build(tower, precision, usable_on(module)).fits]
     return max(fitting, key=lambda name: towers[name].weight_bytes, default=None)
 
 

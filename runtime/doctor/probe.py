@@ -18,6 +18,7 @@ _IDENTITY = (
 _PROVIDERS = """
 import json, onnxruntime as ort
 ort.set_default_logger_severity(4)
+getattr(ort, "preload_dlls", lambda: None)()  # CUDA that came as wheels is found this way only
 graph = bytes.fromhex("{graph}")
 got = {{}}
 for provider in ort.get_available_providers():

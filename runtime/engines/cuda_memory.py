@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from overflight.runtime.engines.device_memory import HostBuffer, cuda_failed, no_gpu
+from overflight.runtime.engines.driver import Gpu
+from overflight.runtime.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,12 +18,13 @@ if TYPE_CHECKING:
 class CudaMemory:
     """GPU 0 through ``cuda.bindings.runtime`` (cuda-python 12 and 13) or ``cuda.cudart`` (11).
 
-    Raises ImportError where neither is installed, MissingError where no GPU answers.
+    ``mapped`` forces host memory that the GPU reads and writes itself, or memory that is copied; None maps it where the
+    GPU is integrated. Raises ImportError where neither library is installed, MissingError where no GPU answers.
     """
 
     graphs = True
 
-    def __init__(self, library: Any = None) -> None:
+    def __init__(self, library: Any = None, *, mapped: bool | None = None) -> None:
         self._cuda: Any = library or _load_library()
         self._frees: list[Callable[[], None]] = []
         count = _count(self._cuda)
@@ -29,12 +32,19 @@ class CudaMemory:
             raise no_gpu("the driver sees none")
         self._call("cudaSetDevice", 0)
         kinds = self._cuda.cudaDeviceAttr
-        self._integrated = bool(self._call("cudaDeviceGetAttribute", kinds.cudaDevAttrIntegrated, 0))
-        major = self._call("cudaDeviceGetAttribute", kinds.cudaDevAttrComputeCapabilityMajor, 0)
-        minor = self._call("cudaDeviceGetAttribute", kinds.cudaDevAttrComputeCapabilityMinor, 0)
-        found = self._call("cudaGetDeviceProperties", 0).name
-        plain = found.decode(errors="replace") if isinstance(found, bytes) else str(found)
-        self.name = f"{plain.rstrip(chr(0))} (sm_{major}{minor})"
+        integrated, major, minor, sms = (
+            int(self._call("cudaDeviceGetAttribute", kind, 0))
+            for kind in (
+                kinds.cudaDevAttrIntegrated,
+                kinds.cudaDevAttrComputeCapabilityMajor,
+                kinds.cudaDevAttrComputeCapabilityMinor,
+                kinds.cudaDevAttrMultiProcessorCount,
+            )
+        )
+        self._mapped = bool(integrated) if mapped is None else mapped
+        found = self._call("cudaGetDeviceProperties", 0)
+        plain = found.name.decode(errors="replace") if isinstance(found.name, bytes) else str(found.name)
+        self.name = Gpu(plain.rstrip(chr(0)), major, minor, sms, int(found.totalGlobalMem)).title
 
     def _call(self, name: str, *arguments: Any) -> Any:
         error, *values = getattr(self._cuda, name)(*arguments)
@@ -43,11 +53,11 @@ class CudaMemory:
         return values[0] if values else None
 
     def host(self, size: int) -> HostBuffer:
-        """Make page-locked host memory, mapped where the GPU is integrated."""
-        flag = self._cuda.cudaHostAllocMapped if self._integrated else self._cuda.cudaHostAllocDefault
+        """Make page-locked host memory, mapped or to be copied."""
+        flag = self._cuda.cudaHostAllocMapped if self._mapped else self._cuda.cudaHostAllocDefault
         pointer = int(self._call("cudaHostAlloc", size, flag))
         self._frees.append(lambda: self._call("cudaFreeHost", pointer))
-        mapped = int(self._call("cudaHostGetDevicePointer", pointer, 0)) if self._integrated else None
+        mapped = int(self._call("cudaHostGetDevicePointer", pointer, 0)) if self._mapped else None
         view = np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_uint8)), (size,))
         return HostBuffer(view, pointer, mapped)
 
@@ -89,19 +99,35 @@ class CudaMemory:
         self._call("cudaEventSynchronize", event)
 
     def capture(self, stream: int, work: Callable[[], None]) -> int:
-        """Capture what ``work`` queues on ``stream`` into a graph; other threads may go on using the GPU meanwhile."""
+        """Capture what ``work`` queues on ``stream`` into a graph; other threads may use the GPU meanwhile.
+
+        The stream can be used again whatever happens. Raises EngineError when something cannot be captured.
+        """
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream, mode)
         try:
             work()
-        finally:
+        except BaseException:
+            self._abandon_capture(stream)
+            raise
+        try:
             graph = self._call("cudaStreamEndCapture", stream)
+        except EngineError:
+            self._cuda.cudaGetLastError()  # reading it clears it: the next call would report it again
+            raise
         try:
             ready = self._call("cudaGraphInstantiate", graph, 0)
         finally:
             self._call("cudaGraphDestroy", graph)
         self._frees.append(lambda: self._call("cudaGraphExecDestroy", ready))
         return int(ready)
+
+    def _abandon_capture(self, stream: int) -> None:
+        """End a capture that failed. A stream left capturing would refuse everything after it."""
+        error, graph = self._cuda.cudaStreamEndCapture(stream)
+        if error == self._cuda.cudaError_t.cudaSuccess:
+            self._cuda.cudaGraphDestroy(graph)
+        self._cuda.cudaGetLastError()
 
     def launch(self, graph: int, stream: int) -> None:
         """Queue a captured graph."""

@@ -10,15 +10,17 @@ if TYPE_CHECKING:
     from overflight.runtime.engines.device_memory import DeviceMemory
 
 
-def open_memory() -> DeviceMemory:
+def open_memory(*, mapped: bool | None = None) -> DeviceMemory:
     """Open the GPU: with cuda-python, or with pycuda where only that is installed.
+
+    ``mapped`` is for measurements: see ``CudaMemory``.
 
     Raises MissingError, before any GPU library is touched, on a machine without a usable GPU.
     """
     from overflight.runtime.engines.cuda_memory import CudaMemory
 
     try:
-        return CudaMemory()
+        return CudaMemory(mapped=mapped)
     except ImportError:
         from overflight.runtime.engines.pycuda_memory import PycudaMemory
 
@@ -31,9 +33,10 @@ def open_memory() -> DeviceMemory:
 
 
 def gpu_name() -> str:
-    """Return the first GPU's name and compute capability, as engines are bound to it. Raises MissingError."""
-    memory = open_memory()
-    try:
-        return memory.name
-    finally:
-        memory.close()
+    """Return what engines are bound to: the first GPU's name, compute capability, multiprocessors and memory.
+
+    Only the driver is needed. Raises MissingError.
+    """
+    from overflight.runtime.engines.driver import first_gpu
+
+    return first_gpu().title

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import re
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overflight.jetson.telemetry import on_device
 from overflight.runtime.engines.engine import EngineInfo
 from overflight.runtime.engines.ort import load_library as load_onnxruntime
 from overflight.runtime.errors import EngineError, MissingError
@@ -18,49 +23,100 @@ if TYPE_CHECKING:
     from overflight.runtime.engines.engine import Precision
 
 PROVIDER = "CUDAExecutionProvider"
+# The first release that knows ``gpu_graph_id``. Before it one graph is replayed for every batch size, silently.
+OLDEST = (1, 18)
+
+log = logging.getLogger("overflight")
 
 
 def load_library() -> Any:
-    """Import ONNX Runtime with its CUDA provider. Raises MissingError when either is not there."""
+    """Import ONNX Runtime with its CUDA provider, and the CUDA libraries that came as wheels with it.
+
+    Raises MissingError when ONNX Runtime or its provider is not installed, or the release is too old.
+    """
     onnxruntime = load_onnxruntime("gpu")
     if PROVIDER not in onnxruntime.get_available_providers():
+        has = ", ".join(onnxruntime.get_available_providers())
+        raise MissingError(f"this ONNX Runtime has no {PROVIDER} (it has {has}); {advice()}")
+    version = tuple(int(part) for part in re.findall(r"\d+", onnxruntime.__version__)[:2])
+    if version < OLDEST:
         raise MissingError(
-            f"this ONNX Runtime has no {PROVIDER} (it has {', '.join(onnxruntime.get_available_providers())}); "
-            "run: pip uninstall onnxruntime && pip install 'overflight[gpu]'"
+            f"ONNX Runtime {onnxruntime.__version__} keeps one CUDA graph for every batch size; expected "
+            f"{OLDEST[0]}.{OLDEST[1]} or later; {advice()}"
         )
+    if hasattr(onnxruntime, "preload_dlls"):  # from 1.21; it prints what it does not find
+        with redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
     return onnxruntime
+
+
+def advice(*, device: bool | None = None) -> str:
+    """Return how to get a CUDA provider. A board's packages must not be replaced by those of other computers."""
+    if on_device() if device is None else device:
+        return (
+            "use the TensorRT engine, which JetPack brings, or the ONNX Runtime wheel for this JetPack: see "
+            "jetson/README.md"
+        )
+    return "run: pip uninstall onnxruntime && pip install 'overflight[gpu]'"
 
 
 class CudaEngine:
     """An image tower on ONNX Runtime's CUDA provider, fp16 inside or whatever its graph says.
 
     The provider that the library really gave is checked: it falls back to the processor in silence. A batch size keeps
-    its two device buffers and its graph; batches above ``max_batch`` are cut. ``library`` is handed in by tests.
+    its two device buffers and its graph; batches above ``max_batch`` are cut. Where a graph cannot be captured,
+    ``graphs`` turns False and the session is opened again without. ``library`` is passed by tests.
     """
 
     def __init__(
-        self, graph: Path, sha256: str, precision: Precision, *, max_batch: int = 8, library: Any = None
+        self,
+        graph: Path,
+        sha256: str,
+        precision: Precision,
+        *,
+        max_batch: int = 8,
+        library: Any = None,
+        graphs: bool = True,
     ) -> None:
         self._ort: Any = library or load_library()
-        options = self._ort.SessionOptions()
-        options.log_severity_level = 3
-        asked = (PROVIDER, {"enable_cuda_graph": "1", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
-        try:
-            self._session: Any = self._ort.InferenceSession(str(graph), options, providers=[asked])
-        except Exception as error:  # the library raises its own family, outside any importable base
-            reason = str(error).splitlines()[0]
-            raise EngineError(
-                f"{graph}: ONNX Runtime cannot load it on the GPU ({reason}); use a CPU engine"
-            ) from error
-        providers = self._session.get_providers()
-        if providers[0] != PROVIDER:
-            raise MissingError(f"asked for {PROVIDER}, got {providers[0]}: its CUDA or cuDNN libraries are not found")
+        self._path = graph
+        self.graphs = graphs
         self.max_batch = max_batch
+        self._bound: dict[int, tuple[Any, Any, Any, Any]] = {}
+        self._session: Any = self._open()
         self.side = int(self._session.get_inputs()[0].shape[1])
         self.width = int(self._session.get_outputs()[0].shape[1])
-        self._bound: dict[int, tuple[Any, Any, Any, Any]] = {}
         self._answers = np.empty((max_batch, self.width), np.float32)
-        self.info = EngineInfo("onnxruntime-cuda", precision, providers[0], self._ort.__version__, sha256)
+        self.info = EngineInfo("onnxruntime-cuda", precision, PROVIDER, self._ort.__version__, sha256)
+
+    def _open(self) -> Any:
+        """Open a session on the GPU. The library refuses one with graphs where a node would run on the processor."""
+        try:
+            session = self._session_on_gpu()
+        except Exception as error:  # the library raises its own family, outside any importable base
+            if not self.graphs:
+                raise EngineError(
+                    f"{self._path}: ONNX Runtime cannot load it on the GPU ({_reason(error)}); use a CPU engine"
+                ) from error
+            self._give_up_graphs(error)
+            return self._open()
+        got = session.get_providers()[0]
+        if got != PROVIDER:
+            raise MissingError(f"requested {PROVIDER}, got {got}: its CUDA or cuDNN libraries do not load; {advice()}")
+        return session
+
+    def _session_on_gpu(self) -> Any:
+        options = self._ort.SessionOptions()
+        options.log_severity_level = 3
+        settings = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        if self.graphs:
+            settings["enable_cuda_graph"] = "1"
+        return self._ort.InferenceSession(str(self._path), options, providers=[(PROVIDER, settings)])
+
+    def _give_up_graphs(self, error: Exception) -> None:
+        self.graphs = False
+        self._bound.clear()
+        log.warning("onnxruntime-cuda: CUDA graphs cannot be used (%s); calls are queued node by node", _reason(error))
 
     def _bind(self, count: int) -> tuple[Any, Any, Any, Any]:
         made = self._ort.OrtValue.ortvalue_from_shape_and_type
@@ -70,7 +126,8 @@ class CudaEngine:
         binding.bind_ortvalue_input("frames", frames)
         binding.bind_ortvalue_output("embeddings", answers)
         options = self._ort.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", str(count))
+        if self.graphs:
+            options.add_run_config_entry("gpu_graph_id", str(count))
         return binding, frames, answers, options
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -79,19 +136,39 @@ class CudaEngine:
             self._answers = np.empty((len(frames), self.width), np.float32)
         for start in range(0, len(frames), self.max_batch):
             chunk = np.ascontiguousarray(frames[start : start + self.max_batch])
-            if len(chunk) not in self._bound:
-                self._bound[len(chunk)] = self._bind(len(chunk))
-            binding, on_device, answers, options = self._bound[len(chunk)]
             try:
-                on_device.update_inplace(chunk)
-                self._session.run_with_iobinding(binding, options)
-                self._answers[start : start + len(chunk)] = answers.numpy()
+                self._answers[start : start + len(chunk)] = self._run(chunk)
             except Exception as error:
-                reason = str(error).splitlines()[0]
-                raise EngineError(f"ONNX Runtime failed on the GPU with {list(chunk.shape)}: {reason}") from error
+                raise EngineError(
+                    f"ONNX Runtime failed on the GPU with {list(chunk.shape)}: {_reason(error)}"
+                ) from error
         return self._answers[: len(frames)]
+
+    def _run(self, chunk: NDArray[np.uint8]) -> NDArray[np.float32]:
+        is_new = len(chunk) not in self._bound
+        try:
+            return self._replay(chunk)
+        except Exception as error:
+            if not (is_new and self.graphs):  # a graph is captured in the first run only
+                raise
+            self._give_up_graphs(error)
+            self._session = self._open()
+            return self._replay(chunk)
+
+    def _replay(self, chunk: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if len(chunk) not in self._bound:
+            self._bound[len(chunk)] = self._bind(len(chunk))
+        binding, on_device_frames, answers, options = self._bound[len(chunk)]
+        on_device_frames.update_inplace(chunk)
+        self._session.run_with_iobinding(binding, options)
+        found: NDArray[np.float32] = answers.numpy()
+        return found
 
     def close(self) -> None:
         """Free the session and its buffers."""
         self._bound.clear()
         self._session = None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

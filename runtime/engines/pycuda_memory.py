@@ -1,4 +1,4 @@
-"""Device memory through pycuda, on the primary context; it has no graphs, so every launch is queued anew."""
+"""Device memory through pycuda, on the primary context; it has no graphs, so every call is queued layer by layer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from overflight.runtime.engines.device_memory import HostBuffer, no_gpu
+from overflight.runtime.engines.driver import Gpu
 from overflight.runtime.errors import EngineError
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class PycudaMemory:
         device = library.Device(0)
         self._integrated = bool(device.get_attribute(library.device_attribute.INTEGRATED))
         major, minor = device.compute_capability()
-        self.name = f"{device.name()} (sm_{major}{minor})"
+        sms = device.get_attribute(library.device_attribute.MULTIPROCESSOR_COUNT)
+        self.name = Gpu(device.name(), major, minor, sms, device.total_memory()).title
         self._context: Any = device.retain_primary_context()
         self._context.push()
         self._made: dict[int, Any] = {}

@@ -68,12 +68,28 @@ class Timing(msgspec.Struct, frozen=True):
     samples_ns: tuple[int, ...]
 
 
+class LayerCounts(msgspec.Struct, frozen=True):
+    """What a builder made of a graph on this device.
+
+    ``int8_products`` multiply int8 by int8. ``dequantised_weights`` are constant int8 levels that are turned into
+    floats in every frame, so that their product runs in float. ``reformats`` only move or convert data.
+    """
+
+    layers: int
+    fused_attention: int
+    int8_products: int
+    dequantised_weights: int
+    reformats: int
+
+
 class EngineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What stands beside an engine in ``engine.json``.
 
     ``graph`` is the bundle's file it was made from. ``file`` is the engine's own file, or None when the bundle's graph
     itself runs; ``sha256`` is of whichever runs. ``variant`` tells apart engines of one target and precision.
-    ``versions`` and ``device`` are what the engine was built with and for: another one must not run it.
+    ``versions`` and ``device`` are what the engine was built with and for: another one must not run it. ``layers``,
+    ``level`` and ``profiles`` are TensorRT's: what its builder made, how hard it tried, and the largest batch of each
+    optimisation profile.
     """
 
     schema: int
@@ -94,6 +110,9 @@ class EngineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verdict: FidelityVerdict | None = None
     timing: Timing | None = None
     note: str = ""
+    layers: LayerCounts | None = None
+    level: int | None = None
+    profiles: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:

@@ -62,11 +62,14 @@ def open_engine(bundle: Bundle, record: EngineRecord, path: Path, *, threads: in
 def versions(target: Target) -> dict[str, str]:
     """Return the versions that an engine of this target is bound to. Raises MissingError with what to install."""
     match target:
-        case "onnxruntime-cpu" | "onnxruntime-cuda":
+        case "onnxruntime-cpu":
             from overflight.runtime.engines.ort import load_library as load_onnxruntime
 
-            extra = "gpu" if target == "onnxruntime-cuda" else "cpu"
-            return {"onnxruntime": load_onnxruntime(extra).__version__}
+            return {"onnxruntime": load_onnxruntime().__version__}
+        case "onnxruntime-cuda":
+            from overflight.runtime.engines.ort_cuda import load_library as load_cuda
+
+            return {"onnxruntime": load_cuda().__version__}
         case "openvino-cpu":
             from overflight.runtime.engines.openvino import load_library as load_openvino
 

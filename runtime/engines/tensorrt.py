@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from overflight.runtime.engines.engine import EngineInfo
 from overflight.runtime.engines.gpu import open_memory
+from overflight.runtime.engines.tensorrt_messages import collector
 from overflight.runtime.errors import EngineError, missing_extra
 
 if TYPE_CHECKING:
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     from overflight.runtime.engines.device_memory import DeviceMemory, HostBuffer
     from overflight.runtime.engines.engine import Precision
 
-_SLOTS = 2  # while the GPU works on one chunk of a long batch, the next is copied beside it
+_SLOTS = 2  # while the GPU works on one chunk of a long batch, the next is copied
+_LEAST_SCRATCH = 256  # bytes; also the alignment that TensorRT asks for and every allocation has
+
+log = logging.getLogger("overflight")
 
 
 def load_library() -> Any:
@@ -33,15 +38,23 @@ def load_library() -> Any:
 
 
 @dataclass(slots=True)
+class _Replay:
+    """One batch size in one slot: the execution context that is bound to it, and the graph captured from that."""
+
+    context: Any
+    graph: int | None = None
+
+
+@dataclass(slots=True)
 class _Slot:
-    """Where one chunk lies: page-locked host memory, and what the engine is given to read and write."""
+    """Where one chunk lies: page-locked host memory, and the addresses that the engine reads and writes."""
 
     frames: HostBuffer
     answers: HostBuffer
     frames_address: int
     answers_address: int
     done: int
-    graphs: dict[int, int] = field(default_factory=dict)
+    replays: dict[int, _Replay] = field(default_factory=dict)
 
 
 class TensorRtEngine:
@@ -49,7 +62,10 @@ class TensorRtEngine:
 
     Frames go through page-locked double buffers; on a board whose GPU shares the processor's memory the plan is bound
     to that memory itself and nothing is copied. The first call of a batch size captures a CUDA graph, later ones
-    replay it. ``memory`` and ``library`` are handed in by tests.
+    replay it. A graph belongs to the shapes and the state of its execution context, so every graph has a context of
+    its own; all of them share one block of device memory, because they run one after the other on one stream. Where a
+    capture fails, ``graphs`` turns False and calls are queued layer by layer. ``memory`` and ``library`` are passed by
+    tests and measurements.
     """
 
     def __init__(
@@ -60,9 +76,11 @@ class TensorRtEngine:
         *,
         memory: DeviceMemory | None = None,
         library: Any = None,
+        graphs: bool = True,
     ) -> None:
         trt = library or load_library()
         self._memory: DeviceMemory = memory or open_memory()  # first: without a GPU the lean runtime crashes
+        self.graphs = graphs and self._memory.graphs
         try:
             self._open(trt, plan)
         except BaseException:
@@ -71,11 +89,13 @@ class TensorRtEngine:
         self.info = EngineInfo("tensorrt", precision, self._memory.name, trt.__version__, sha256)
 
     def _open(self, trt: Any, plan: Path) -> None:
-        runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self._messages = collector(trt)
+        runtime = trt.Runtime(self._messages)
         engine = runtime.deserialize_cuda_engine(plan.read_bytes())
         if engine is None:
             raise EngineError(
-                f"{plan}: TensorRT {trt.__version__} cannot load it on {self._memory.name}; run overflight build again"
+                f"{plan}: TensorRT {trt.__version__} cannot load it on {self._memory.name} "
+                f"({self._messages.explain()}); run overflight build again"
             )
         modes = {
             name: engine.get_tensor_mode(name)
@@ -84,19 +104,28 @@ class TensorRtEngine:
         if modes != {"frames": trt.TensorIOMode.INPUT, "embeddings": trt.TensorIOMode.OUTPUT}:
             raise EngineError(f"{plan}: not an image tower (frames -> embeddings); run overflight build again")
         self._runtime, self._engine = runtime, engine
-        self._context: Any = engine.create_execution_context()
-        if self._context is None:
-            raise EngineError(
-                f"{plan}: no memory for its activations on {self._memory.name}; stop other programs first"
-            )
-        _, _, largest = engine.get_tensor_profile_shape("frames", 0)
+        self._user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        shapes = [engine.get_tensor_profile_shape("frames", at) for at in range(engine.num_optimization_profiles)]
+        self._profiles = [(int(smallest[0]), int(largest[0])) for smallest, _, largest in shapes]
+        largest = max((tuple(largest) for _, _, largest in shapes), key=lambda shape: int(shape[0]))
         self.max_batch = int(largest[0])
         self.side = int(largest[1])
         self.width = int(engine.get_tensor_shape("embeddings")[1])
-        self._frame_bytes = math.prod(int(edge) for edge in tuple(largest)[1:])
+        self._frame_bytes = math.prod(int(edge) for edge in largest[1:])
         self._stream = self._memory.stream()
+        self._scratch_bytes = max(int(engine.device_memory_size_v2), _LEAST_SCRATCH)
+        self._scratch = self._allocate_scratch(plan)
         self._slots = [self._slot() for _ in range(_SLOTS)]
         self._answers = np.empty((self.max_batch, self.width), np.float32)
+
+    def _allocate_scratch(self, plan: Path) -> int:
+        try:
+            return self._memory.device(self._scratch_bytes)
+        except EngineError as error:
+            raise EngineError(
+                f"{plan}: no memory for its activations on {self._memory.name} ({self._scratch_bytes >> 20} MB); stop "
+                "other programs first"
+            ) from error
 
     def _slot(self) -> _Slot:
         memory = self._memory
@@ -132,28 +161,69 @@ class TensorRtEngine:
         return self._answers[: len(frames)]
 
     def _queue(self, slot: _Slot, count: int) -> None:
-        memory = self._memory
-        graph = slot.graphs.get(count)
-        if graph is not None:
-            memory.launch(graph, self._stream)
+        replay = slot.replays.get(count)
+        if replay is None:
+            self._begin(slot, count)
+        elif replay.graph is not None:
+            self._memory.launch(replay.graph, self._stream)
         else:
-            context = self._context
-            context.set_input_shape("frames", (count, self.side, self.side, 3))
-            context.set_tensor_address("frames", slot.frames_address)
-            context.set_tensor_address("embeddings", slot.answers_address)
-            # The first run settles what TensorRT allocates lazily, which cannot be captured; its answer is the answer.
-            self._enqueue(slot, count)
-            if memory.graphs:
-                memory.record(slot.done, self._stream)
-                memory.wait(slot.done)
-                slot.graphs[count] = memory.capture(self._stream, lambda: self._enqueue(slot, count))
-        memory.record(slot.done, self._stream)
+            self._enqueue(replay.context, slot, count)
+        self._memory.record(slot.done, self._stream)
 
-    def _enqueue(self, slot: _Slot, count: int) -> None:
+    def _begin(self, slot: _Slot, count: int) -> None:
+        """Run a batch size for the first time in a slot and capture it.
+
+        The first run settles what TensorRT allocates lazily, which cannot be captured; its answer is the answer. A
+        context whose capture failed is dropped with the state that the failure left in it.
+        """
+        replay = _Replay(self._bind(slot, count))
+        self._enqueue(replay.context, slot, count)
+        if not self.graphs:
+            slot.replays[count] = replay
+            return
+        self._memory.record(slot.done, self._stream)
+        self._memory.wait(slot.done)
+        try:
+            replay.graph = self._memory.capture(self._stream, lambda: self._enqueue(replay.context, slot, count))
+        except EngineError as error:
+            self.graphs = False
+            log.warning("%s: a CUDA graph cannot be captured (%s); calls are queued layer by layer", self.title, error)
+            return
+        slot.replays[count] = replay
+
+    @property
+    def title(self) -> str:
+        """The engine's name in messages."""
+        return f"tensorrt {self.info.precision}"
+
+    def _bind(self, slot: _Slot, count: int) -> Any:
+        """Make an execution context for one batch size in one slot, in the shared device memory."""
+        context = self._engine.create_execution_context(self._user_managed)
+        profile = next((at for at, (least, most) in enumerate(self._profiles) if least <= count <= most), None)
+        if context is None or profile is None:
+            raise self._refused(count)
+        context.set_device_memory(self._scratch, self._scratch_bytes)
+        bound = (
+            context.set_optimization_profile_async(profile, self._stream),  # only the first context begins with one
+            context.set_input_shape("frames", (count, self.side, self.side, 3)),
+            context.set_tensor_address("frames", slot.frames_address),
+            context.set_tensor_address("embeddings", slot.answers_address),
+        )
+        if not all(bound):
+            raise self._refused(count)
+        return context
+
+    def _refused(self, count: int) -> EngineError:
+        return EngineError(
+            f"TensorRT refused a batch of {count} on {self._memory.name} ({self._messages.explain()}); run overflight "
+            "build again"
+        )
+
+    def _enqueue(self, context: Any, slot: _Slot, count: int) -> None:
         if slot.frames.mapped is None:
             self._memory.to_device(slot.frames_address, slot.frames, count * self._frame_bytes, self._stream)
-        if not self._context.execute_async_v3(self._stream):
-            raise EngineError(f"TensorRT refused a batch of {count} on {self._memory.name}; run overflight build again")
+        if not context.execute_async_v3(self._stream):
+            raise self._refused(count)
         if slot.answers.mapped is None:
             self._memory.to_host(slot.answers, slot.answers_address, count * self.width * 4, self._stream)
 
@@ -163,7 +233,9 @@ class TensorRtEngine:
         self._answers[start : start + count] = found
 
     def close(self) -> None:
-        """Free the plan and its buffers."""
-        if self._context is not None:
-            self._context = self._engine = self._runtime = None
+        """Free the plan and its buffers: contexts before the memory that they use."""
+        if self._engine is not None:
+            for slot in self._slots:
+                slot.replays.clear()
+            self._engine = self._runtime = None
             self._memory.close()

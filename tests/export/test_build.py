@@ -1,6 +1,6 @@
 """Building engines on this machine: proven, timed, chosen; and what a fault or a kill leaves.
 
-Covers: export/candidates.py, export/commands/build.py, export/diagnose.py, export/timing.py,
+Covers: export/candidate_plan.py, export/candidates.py, export/commands/build.py, export/diagnose.py, export/timing.py,
 runtime/evaluation/holdout.py.
 """
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -21,16 +22,21 @@ import pytest
 from click.testing import CliRunner
 
 from overflight.export.build import Built, build
-from overflight.export.candidates import find_candidates
+from overflight.export.candidates import PlanChoice, find_candidates
 from overflight.export.commands.build import command
 from overflight.export.derive import Form, derive
 from overflight.export.diagnose import diagnose
+from overflight.export.plan import PlanSettings
 from overflight.runtime.bundle import Bundle, seal
+from overflight.runtime.doctor.memory_plan import WORKSPACE_MOST
+from overflight.runtime.doctor.probe import ProbeResult
 from overflight.runtime.engines.ort import OnnxRuntimeEngine
+from overflight.runtime.engines.record import LayerCounts
 from overflight.runtime.errors import EngineError, MissingError
 from overflight.runtime.evaluation.fidelity import measure
 from overflight.runtime.evaluation.holdout import HeldOut, bundled_holdout
-from overflight.runtime.store import Store, choose, default_engine, refusal
+from overflight.runtime.progress import unreported
+from overflight.runtime.store import Store, choose, default_engine, engine_key, refusal
 
 pytest.importorskip("onnxruntime")
 
@@ -204,6 +210,92 @@ def test_what_is_not_here_is_told(tower_bundle: Bundle, calibrated_bundle: Bundl
     found, absent = find_candidates(bare, "onnxruntime-cpu")
     assert [one.title for one in found] == ["onnxruntime-cpu fp32"]
     assert all("overflight calibrate" in one.reason for one in absent)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (ProbeResult({"CUDAExecutionProvider": False, "CPUExecutionProvider": True}), "libraries are not found"),
+        (ProbeResult(error="ended by signal 11"), "ended by signal 11"),
+    ],
+)
+def test_a_listed_provider_that_does_not_load_is_no_candidate(
+    calibrated_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, answer: ProbeResult, reason: str
+) -> None:
+    """ONNX Runtime lists CUDA wherever it was compiled in; a session in a child process shows whether it loads."""
+    from overflight.export import candidates
+
+    monkeypatch.setattr(candidates, "versions", lambda target: {"onnxruntime": "1.31.1"})
+    monkeypatch.setattr(candidates, "device_name", lambda target: "Orin (sm_87, 8 SMs, 7 GiB)")
+    monkeypatch.setattr("overflight.runtime.doctor.probe.providers", lambda: answer)
+    with pytest.raises(MissingError, match=f"listed but does not load: .*{reason}"):
+        find_candidates(calibrated_bundle, "onnxruntime-cuda")
+    loads = ProbeResult({"CUDAExecutionProvider": True})
+    monkeypatch.setattr("overflight.runtime.doctor.probe.providers", lambda: loads)
+    found, _ = find_candidates(calibrated_bundle, "onnxruntime-cuda")
+    assert [one.title for one in found] == ["onnxruntime-cuda fp32", "onnxruntime-cuda fp16"]
+
+
+def test_tensorrt_gets_the_parted_graph_and_the_profiles_that_were_asked_for(
+    calibrated_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One candidate per precision; level and profiles are part of an engine's key."""
+    from overflight.export import build as room
+    from overflight.export import candidates
+
+    for module in (candidates, room):
+        monkeypatch.setattr(module, "versions", lambda target: {"tensorrt": "10.3.0"})
+        monkeypatch.setattr(module, "device_name", lambda target: "Orin (sm_87, 8 SMs, 7 GiB)")
+    (fp16, int8), _ = find_candidates(calibrated_bundle, "tensorrt", PlanChoice((1, 8), 5))
+    assert (fp16.form, int8.form) == ("plan", "parted plan")
+    assert (int8.max_batch, int8.level, int8.profiles) == (8, 5, (1, 8))
+    (_, usual), _ = find_candidates(calibrated_bundle, "tensorrt")
+    keys = {engine_key(room._describe(calibrated_bundle, one)) for one in (fp16, int8, usual)}
+    assert len(keys) == 3
+
+
+def test_a_tensorrt_candidate_is_built_in_a_child(
+    calibrated_bundle: Bundle, held: HeldOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the memory that is left, from the parted graph, and its record keeps what the builder made of it."""
+    from overflight.export import build as room
+    from overflight.export import candidate_plan, candidates
+
+    asked: dict[str, object] = {}
+
+    def built(graph: Path, plan: Path, settings: PlanSettings, **options: object) -> LayerCounts:
+        text = graph.read_bytes()
+        asked.update(settings=settings, parted=b"image.block0.attention.split.q.product" in text, **options)
+        plan.write_bytes(b"plan")
+        return LayerCounts(158, 2, 12, 0, 0)
+
+    for module in (candidates, room):
+        monkeypatch.setattr(module, "versions", lambda target: {"tensorrt": "10.3.0"})
+        monkeypatch.setattr(module, "device_name", lambda target: "Orin (sm_87, 8 SMs, 7 GiB)")
+    monkeypatch.setattr(candidate_plan, "build_in_child", built)
+    monkeypatch.setattr(candidate_plan, "load_library", lambda: SimpleNamespace(__version__="10.3.0"))
+    monkeypatch.setattr(candidate_plan, "usable_here", lambda: (8 << 30, 0))
+    (_, candidate), _ = find_candidates(calibrated_bundle, "tensorrt", PlanChoice((1, 4)))
+    store = Store(calibrated_bundle)
+    entry = room._make(store, calibrated_bundle, candidate, room._describe(calibrated_bundle, candidate), unreported)
+    assert asked["parted"]
+    assert asked["settings"] == PlanSettings(WORKSPACE_MOST, (1, 4), 3)
+    assert asked["cache_path"] == tmp_path / "home" / "engines" / "tensorrt-10.3.0.timing"
+    assert entry.record.layers == LayerCounts(158, 2, 12, 0, 0)
+    assert "2 of 3 attentions fused" in entry.record.note
+    assert "1 attentions run unfused" in entry.record.note
+    assert [path.name for path in sorted(entry.path.iterdir())] == ["engine.json", "image.plan"]
+    monkeypatch.setattr(candidate_plan, "usable_here", lambda: (1 << 30, 0))
+    with pytest.raises(MissingError, match="building a TensorRT int8 engine takes"):
+        room._make(store, calibrated_bundle, candidate, room._describe(calibrated_bundle, candidate), unreported)
+
+
+@pytest.mark.parametrize("wrong", ["8,1", "0", "1,x", "", "100"])
+def test_profiles_that_make_no_sense_are_a_usage_error(calibrated_bundle: Bundle, wrong: str) -> None:
+    """With what was expected."""
+    done = CliRunner().invoke(command, [str(calibrated_bundle.directory), "--profile", wrong])
+    assert done.exit_code == 2
+    assert "expected rising batch sizes from 1 to 64, such as 1,8" in done.output
 
 
 def test_the_command_prints_its_table(calibrated_bundle: Bundle, scenery: Path) -> None:

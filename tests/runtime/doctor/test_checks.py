@@ -6,6 +6,7 @@ Covers: runtime/commands/doctor.py, runtime/doctor/installation.py, runtime/doct
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -185,7 +186,7 @@ def test_too_little_memory_is_told_in_numbers(tree: Grow, bundle: Bundle) -> Non
     found = examine(bundle, root)["memory plan"]
     assert found.verdict == "ok"
     assert "a flight on onnxruntime-cpu fp32 takes 0." in found.found
-    assert "building a TensorRT engine takes" in found.found
+    assert "building a TensorRT fp16 engine takes" in found.found
     (root / "proc/meminfo").write_text("MemTotal: 7802876 kB\nMemAvailable: 300120 kB\nSwapTotal: 0 kB\n")
     found = examine(bundle, root)["memory plan"]
     assert (found.verdict, "0.29 GiB can be used" in found.found) == ("fail", True)
@@ -197,7 +198,25 @@ def test_two_onnx_runtimes(tree: Grow, bundle: Bundle) -> None:
     info = root / SITE / "onnxruntime-1.23.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 1.23.2\n")
-    assert examine(bundle, root)["onnx runtime"].verdict == "fail"
+    check = examine(bundle, root)["onnx runtime"]
+    assert (check.verdict, check.cure) == ("fail", "install our archive again, into its own folder: sudo ./install.sh")
+
+
+def test_an_onnx_runtime_that_hides_another(tree: Grow, bundle: Bundle) -> None:
+    """Ours in its folder, the board's own elsewhere: nothing is overwritten, and nothing is to be uninstalled."""
+    root = tree(NANO)
+    info = root / "usr/local/lib/python3.10/dist-packages/onnxruntime_gpu-1.23.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.23.0\n")
+    own = root / SITE / "onnxruntime-1.23.2.dist-info"
+    for old in (root / SITE).glob("onnxruntime*.dist-info"):
+        shutil.rmtree(old)
+    own.mkdir()
+    (own / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 1.23.2\n")
+    check = examine(bundle, root)["onnx runtime"]
+    assert check.verdict == "warn"
+    assert check.found.startswith("onnxruntime 1.23.2 hides onnxruntime-gpu 1.23.0 in ")
+    assert check.cure == "use the TensorRT engine: overflight build"
 
 
 def test_this_machine_really_loads_what_it_lists(bundle: Bundle, tmp_path: Path) -> None:

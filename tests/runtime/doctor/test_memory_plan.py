@@ -1,4 +1,4 @@
-"""The memory plan beside what really happens.
+"""The memory plan against measured peaks.
 
 Covers: runtime/doctor/tower.py, runtime/engines/heap.py.
 """
@@ -136,20 +136,31 @@ def test_int8_and_tiles_change_the_peak() -> None:
 
 def test_the_workspace_is_fitted_to_what_is_left() -> None:
     """Plenty gives the most, little gives less, too little is refused."""
-    assert memory_plan.plan_build(B16, 16 << 30).workspace == memory_plan.WORKSPACE_MOST
-    tight = memory_plan.plan_build(B16, 3 << 30)
+    assert memory_plan.plan_build(B16, "fp16", 16 << 30).workspace == memory_plan.WORKSPACE_MOST
+    tight = memory_plan.plan_build(B16, "fp16", 3 << 30)
     assert tight.workspace is not None
     assert memory_plan.WORKSPACE_LEAST < tight.workspace < memory_plan.WORKSPACE_MOST
     assert tight.fits
     assert tight.peak + memory_plan.MARGIN == tight.usable
-    assert not memory_plan.plan_build(B16, 2 << 30).fits
-    assert memory_plan.plan_build(B16, 2 << 30, swap=4 << 30).fits
+    assert not memory_plan.plan_build(B16, "fp16", 2 << 30).fits
+    assert memory_plan.plan_build(B16, "fp16", 2 << 30, swap=4 << 30).fits
 
 
-def test_an_8_gb_board_builds_b16_without_swap() -> None:
-    """The plan for boards on the ground: B/16 fits an 8 GB board, a tower of 2 GB does not."""
+def test_a_build_is_planned_in_its_own_precision() -> None:
+    """An int8 build holds int8 weights: what refuses fp32 and fp16 on 2 GiB may take int8."""
+    kinds: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    peaks = {kind: memory_plan.plan_build(B16, kind, 0).peak for kind in kinds}
+    assert peaks["fp32"] - peaks["fp16"] == pytest.approx(2.5 * B16.weight_bytes, rel=0.01)
+    assert peaks["fp16"] - peaks["int8"] == pytest.approx(5 * 0.23 * B16.weight_bytes, rel=0.01)
+
+
+def test_a_4_gb_board_builds_b16_in_int8_and_an_8_gb_board_l16() -> None:
+    """The plan for boards on the ground, without swap."""
     boards = {module.key: module for module in modules()}
-    large = Tower(2 << 30, 256, 1024, 4096, ((1024, 4096),))
-    towers = {"b16": B16, "large": large}
-    assert memory_plan.largest_build(towers, boards["orin-nano-8gb"]) == "b16"
-    assert memory_plan.largest_build(towers, boards["agx-orin-64gb"]) == "large"
+    block = ((1024, 3072), (1024, 1024), (1024, 4096), (4096, 1024))
+    l16 = Tower(1208 << 20, 256, 1024, 4096, ((768, 1024), *(block * 24)))
+    towers = {"b16": B16, "l16": l16, "large": Tower(6 << 30, 256, 1024, 4096, ((1024, 4096),))}
+    assert memory_plan.largest_build(towers, boards["orin-nano-4gb"], "int8") == "b16"
+    assert memory_plan.largest_build(towers, boards["orin-nano-8gb"], "int8") == "l16"
+    assert memory_plan.largest_build(towers, boards["orin-nano-8gb"], "fp16") == "l16"
+    assert memory_plan.largest_build(towers, boards["agx-orin-64gb"], "fp32") == "large"

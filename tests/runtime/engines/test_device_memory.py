@@ -1,6 +1,7 @@
 """Both device-memory backends against fake libraries that check how they are called. Not run on a real GPU.
 
-Covers: runtime/engines/cuda_memory.py, runtime/engines/pycuda_memory.py.
+Covers: runtime/engines/cuda_memory.py, runtime/engines/driver.py, runtime/engines/gpu.py,
+runtime/engines/pycuda_memory.py.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import numpy as np
 import pytest
 
 from overflight.runtime.engines.cuda_memory import CudaMemory
+from overflight.runtime.engines.driver import first_gpu
 from overflight.runtime.engines.pycuda_memory import PycudaMemory
 from overflight.runtime.errors import EngineError, MissingError
 
 CONSTANTS: dict[str, Any] = {
     "cudaError_t": SimpleNamespace(cudaSuccess=0),
     "cudaDeviceAttr": SimpleNamespace(
-        cudaDevAttrIntegrated=1, cudaDevAttrComputeCapabilityMajor=2, cudaDevAttrComputeCapabilityMinor=3
+        cudaDevAttrIntegrated=1,
+        cudaDevAttrComputeCapabilityMajor=2,
+        cudaDevAttrComputeCapabilityMinor=3,
+        cudaDevAttrMultiProcessorCount=4,
     ),
     "cudaMemcpyKind": SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2),
     "cudaStreamCaptureMode": SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
@@ -49,9 +54,9 @@ class FakeCudart:
                 case "cudaGetDeviceCount":
                     return (0, self.devices)
                 case "cudaDeviceGetAttribute":
-                    return (0, {1: self.integrated, 2: 8, 3: 7}[arguments[0]])
+                    return (0, {1: self.integrated, 2: 8, 3: 7, 4: 16}[arguments[0]])
                 case "cudaGetDeviceProperties":
-                    return (0, SimpleNamespace(name=b"Orin\0\0"))
+                    return (0, SimpleNamespace(name=b"Orin\0\0", totalGlobalMem=int(61.4 * 2**30)))
                 case "cudaMalloc" | "cudaHostAlloc":
                     memory = (ctypes.c_uint8 * arguments[0])()
                     self.live[ctypes.addressof(memory)] = memory
@@ -79,7 +84,7 @@ class FakeCudart:
 def test_bytes_go_to_the_device_and_back() -> None:
     """Host to device to host, through page-locked memory."""
     memory = CudaMemory(FakeCudart())
-    assert memory.name == "Orin (sm_87)"
+    assert memory.name == "Orin (sm_87, 16 SMs, 61 GiB)"
     source, target, stream = memory.host(16), memory.host(16), memory.stream()
     source.bytes[:] = np.arange(16)
     there = memory.device(16)
@@ -119,7 +124,71 @@ def test_a_failed_capture_still_ends_the_capture() -> None:
 
     with pytest.raises(EngineError, match="refused"):
         memory.capture(memory.stream(), fail)
-    assert "cudaStreamEndCapture" in cuda.log
+    assert cuda.log[-3:] == ["cudaStreamEndCapture", "cudaGraphDestroy", "cudaGetLastError"]
+
+
+def test_a_capture_that_was_invalidated_leaves_no_error_behind() -> None:
+    """``cudaStreamEndCapture`` answers 901; the error is read, so that the next call does not report it again."""
+    cuda = FakeCudart(broken="cudaStreamEndCapture")
+    memory = CudaMemory(cuda)
+    with pytest.raises(EngineError, match="cudaStreamEndCapture failed"):
+        memory.capture(memory.stream(), lambda: None)
+    assert cuda.log[-1] == "cudaGetLastError"
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_memory_can_be_mapped_or_copied_for_a_measurement(mapped: bool) -> None:
+    """Whatever the GPU is."""
+    buffer = CudaMemory(FakeCudart(integrated=int(not mapped)), mapped=mapped).host(8)
+    assert (buffer.mapped is not None) == mapped
+
+
+class FakeDriver:
+    """The driver's own library, called through ctypes: results come through pointers."""
+
+    def __init__(self, count: int = 1, code: int = 0) -> None:
+        self.count, self.code = count, code
+
+    def cuInit(self, flags: int) -> int:
+        assert flags == 0
+        return self.code
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self.count
+        return 0
+
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:
+        device._obj.value = ordinal
+        return 0
+
+    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:
+        name.value = b"Orin"
+        return 0
+
+    def cuDeviceTotalMem_v2(self, memory: Any, device: Any) -> int:
+        memory._obj.value = int(7.4 * 2**30)
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, which: int, device: Any) -> int:
+        value._obj.value = {16: 8, 18: 1, 75: 8, 76: 7}[which]
+        return 0
+
+
+def test_the_driver_names_the_gpu_without_any_package() -> None:
+    """An Orin Nano 8 GB and an AGX Orin differ by multiprocessors and memory, which an engine's key needs."""
+    gpu = first_gpu(FakeDriver())
+    assert gpu.title == "Orin (sm_87, 8 SMs, 7 GiB)"
+    assert gpu.integrated
+
+
+@pytest.mark.parametrize("driver", [FakeDriver(count=0), FakeDriver(code=100)])
+def test_a_driver_without_a_gpu_is_missing(driver: FakeDriver) -> None:
+    """Exit code 3, with what to check; so is a machine without the driver."""
+    with pytest.raises(MissingError, match="nvidia-smi"):
+        first_gpu(driver)
+    with pytest.raises(MissingError, match="library is not installed"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(f"{name}: cannot open")))
+        first_gpu()
 
 
 @pytest.mark.parametrize("cuda", [FakeCudart(devices=0), FakeCudart(broken="cudaGetDeviceCount")])
@@ -178,7 +247,8 @@ def fake_pycuda(integrated: int = 0) -> Any:
         return Allocation(ctypes.addressof(memory))
 
     device = SimpleNamespace(
-        get_attribute=lambda _: integrated,
+        get_attribute={18: integrated, 16: 8}.__getitem__,
+        total_memory=lambda: 15 << 30,
         compute_capability=lambda: (7, 2),
         name=lambda: "Xavier",
         retain_primary_context=lambda: context,
@@ -188,7 +258,7 @@ def fake_pycuda(integrated: int = 0) -> Any:
     return SimpleNamespace(
         init=lambda: None,
         Device=device_class,
-        device_attribute=SimpleNamespace(INTEGRATED=18),
+        device_attribute=SimpleNamespace(INTEGRATED=18, MULTIPROCESSOR_COUNT=16),
         host_alloc_flags=SimpleNamespace(DEVICEMAP=2),
         event_flags=SimpleNamespace(DISABLE_TIMING=2, BLOCKING_SYNC=1),
         pagelocked_empty=lambda size, dtype, mem_flags: np.zeros(size, dtype).view(Held),
@@ -205,7 +275,7 @@ def test_pycuda_uses_the_primary_context_and_gives_it_back() -> None:
     """The one that TensorRT and everything else live in."""
     library = fake_pycuda()
     memory = PycudaMemory(library)
-    assert memory.name == "Xavier (sm_72)"
+    assert memory.name == "Xavier (sm_72, 8 SMs, 15 GiB)"
     source, target, stream = memory.host(8), memory.host(8), memory.stream()
     source.bytes[:] = 9
     there = memory.device(8)

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from overflight.runtime.bundle import Bundle
+from overflight.runtime.engines import ort_cuda
 from overflight.runtime.engines.openvino import OpenVinoEngine, native_islands, write_compiled
 from overflight.runtime.engines.ort import OnnxRuntimeEngine
 from overflight.runtime.engines.ort_cuda import PROVIDER, CudaEngine
@@ -141,7 +142,9 @@ class FakeSession:
     """A session that runs what is bound; a graph id belongs to one shape, as a captured graph does."""
 
     def __init__(self, path: str, options: Any, providers: list[tuple[str, dict[str, str]]]) -> None:
-        assert providers[0][1]["enable_cuda_graph"] == "1"
+        settings = providers[0][1]
+        assert all(isinstance(value, str) for value in settings.values()), "the library takes strings only"
+        self.graphs = settings.get("enable_cuda_graph") == "1"
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.got = [PROVIDER, "CPUExecutionProvider"]
 
@@ -162,7 +165,8 @@ class FakeSession:
 
     def run_with_iobinding(self, binding: Any, options: Any) -> None:
         frames, answers = binding.bound["frames"].array, binding.bound["embeddings"].array
-        graph = options.entries["gpu_graph_id"]
+        graph = options.entries.get("gpu_graph_id", str(len(frames)))
+        assert self.graphs == ("gpu_graph_id" in options.entries)
         assert self.shapes.setdefault(graph, frames.shape) == frames.shape, "a captured graph has one shape"
         answers[:] = frames.reshape(len(frames), 4, -1).sum(axis=2)
 
@@ -192,6 +196,68 @@ def test_cuda_binds_once_per_batch_and_cuts_what_is_larger(count: int) -> None:
     assert len(engine._bound) == len({min(8, count - start) for start in range(0, count, 8)})
 
 
+def test_cuda_answers_in_any_order_of_batches() -> None:
+    """A graph id belongs to one batch size."""
+    engine = CudaEngine(Path("x"), "a", "fp16", library=fake_onnxruntime())
+    for seed, count in enumerate((1, 8, 1, 3, 8, 1)):
+        batch = np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), np.uint8)
+        np.testing.assert_array_equal(engine.embed(batch), batch.reshape(count, 4, -1).sum(axis=2))
+    assert engine.graphs
+
+
+class Uncapturable(FakeSession):
+    """A session whose first run with graphs fails, as CUDA failure 900 does."""
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        if self.graphs:
+            raise RuntimeError("CUDA failure 900: operation not permitted when stream is capturing\nmore")
+        super().run_with_iobinding(binding, options)
+
+
+class Unpartitioned(FakeSession):
+    """A library that refuses graphs, because a node would run on the processor."""
+
+    def __init__(self, path: str, options: Any, providers: list[tuple[str, dict[str, str]]]) -> None:
+        super().__init__(path, options, providers)
+        if self.graphs:
+            raise RuntimeError("not all nodes have been partitioned to the CUDA EP")
+
+
+@pytest.mark.parametrize(
+    ("session", "reason"), [(Uncapturable, "CUDA failure 900"), (Unpartitioned, "not all nodes have been partitioned")]
+)
+def test_cuda_without_graphs_still_answers(
+    session: type[FakeSession], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A capture that fails costs speed, not the frame; the log says so once."""
+    engine = CudaEngine(Path("x"), "a", "fp16", library=fake_onnxruntime(session))
+    for count in (1, 3, 1):
+        batch = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 3), np.uint8)
+        np.testing.assert_array_equal(engine.embed(batch), batch.reshape(count, 4, -1).sum(axis=2))
+    assert not engine.graphs
+    (record,) = caplog.records
+    assert reason in record.getMessage()
+    assert "more" not in record.getMessage()
+
+
+def test_cuda_that_fails_later_is_an_error() -> None:
+    """A lost GPU is not mistaken for a capture that failed."""
+
+    class Lost(FakeSession):
+        runs = 0
+
+        def run_with_iobinding(self, binding: Any, options: Any) -> None:
+            self.runs += 1
+            if self.runs > 1:
+                raise RuntimeError("CUDA failure 719: unspecified launch failure")
+            super().run_with_iobinding(binding, options)
+
+    engine = CudaEngine(Path("x"), "a", "fp16", library=fake_onnxruntime(Lost))
+    engine.embed(np.zeros((1, 32, 32, 3), np.uint8))
+    with pytest.raises(EngineError, match=r"failed on the GPU .*CUDA failure 719"):
+        engine.embed(np.zeros((1, 32, 32, 3), np.uint8))
+
+
 def test_cuda_does_not_fly_on_the_processor_in_silence() -> None:
     """The library falls back without a word when a CUDA library is missing: that is an error here."""
 
@@ -203,10 +269,42 @@ def test_cuda_does_not_fly_on_the_processor_in_silence() -> None:
         CudaEngine(Path("x"), "a", "fp16", library=fake_onnxruntime(Fallen))
 
 
-def test_an_onnx_runtime_without_cuda_is_told() -> None:
-    """What is installed and what to install instead."""
+@pytest.mark.parametrize(
+    ("device", "expected"), [(True, "use the TensorRT engine"), (False, "pip uninstall onnxruntime && pip install")]
+)
+def test_the_advice_fits_the_machine(monkeypatch: pytest.MonkeyPatch, device: bool, expected: str) -> None:
+    """What is installed and what to do. On a JetPack nothing is to be uninstalled: PyPI has nothing for its CUDA."""
     onnxruntime = pytest.importorskip("onnxruntime")
     if PROVIDER in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
-    with pytest.raises(MissingError, match="pip uninstall onnxruntime"):
+    monkeypatch.setattr(ort_cuda, "on_device", lambda: device)
+    with pytest.raises(MissingError, match=rf"has no {PROVIDER} .*{expected}") as caught:
         CudaEngine(Path("x"), "a", "fp16")
+    assert not device or "uninstall" not in str(caught.value)
+
+
+def listed(version: str, **names: Any) -> Any:
+    return SimpleNamespace(__version__=version, get_available_providers=lambda: [PROVIDER], **names)
+
+
+def test_an_onnx_runtime_with_one_graph_for_all_batches_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 1.18 the graph of one batch size would be replayed for another, silently."""
+    monkeypatch.setattr(ort_cuda, "load_onnxruntime", lambda extra: listed("1.17.1"))
+    with pytest.raises(MissingError, match=r"ONNX Runtime 1.17.1 keeps one CUDA graph .* expected 1.18 or later"):
+        ort_cuda.load_library()
+
+
+def test_cuda_libraries_from_wheels_are_loaded_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The library prints what it does not find: that would break ``build --json``."""
+    loaded: list[str] = []
+
+    def preload() -> None:
+        print("Failed to load libcudnn.so.9")
+        loaded.append("cuda")
+
+    monkeypatch.setattr(ort_cuda, "load_onnxruntime", lambda extra: listed("1.31.1", preload_dlls=preload))
+    ort_cuda.load_library()
+    assert loaded == ["cuda"]
+    assert not capsys.readouterr().out

@@ -74,19 +74,81 @@ def test_the_engine_says_what_it_is(plan: Path, fake_gpu: Any, tensorrt_over: An
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("torn", "cannot load"), ("foreign", "not an image tower"), ("full", "no memory")],
+    [("torn", r"cannot load it on Fake GPU .*magicTagRead"), ("foreign", "not an image tower")],
 )
 def test_a_plan_that_cannot_run_is_refused_and_frees_the_gpu(
     plan: Path, fake_gpu: Any, tensorrt_over: Any, fault: str, message: str
 ) -> None:
-    """With one line, and no buffer left behind."""
+    """In one line with the library's own reason, and no buffer left."""
     memory = fake_gpu()
     with pytest.raises(EngineError, match=message):
         TensorRtEngine(plan, "a" * 64, "fp16", memory=memory, library=tensorrt_over(memory, **{fault: True}))
     assert memory.closed
 
 
-def test_a_refused_batch_and_wrong_frames_are_told(plan: Path, fake_gpu: Any, tensorrt_over: Any) -> None:
+def test_a_gpu_without_memory_for_the_activations_says_so(plan: Path, fake_gpu: Any, tensorrt_over: Any) -> None:
+    """The shared block is allocated when the plan is loaded, not in the first frame."""
+    memory = fake_gpu()
+    memory.most_bytes = 1 << 20
+    with pytest.raises(EngineError, match=r"no memory for its activations on Fake GPU .*\(2 MB\)"):
+        TensorRtEngine(plan, "a" * 64, "fp16", memory=memory, library=tensorrt_over(memory, scratch=2 << 20))
+    assert memory.closed
+
+
+def test_every_graph_has_a_context_of_its_own_in_one_block_of_memory(
+    plan: Path, fake_gpu: Any, tensorrt_over: Any, embed_as_fake: Any
+) -> None:
+    """In any order of batches: a context that is shaped anew would spoil the graphs captured from it."""
+    memory = fake_gpu()
+    library = tensorrt_over(memory, max_batch=8)
+    engine = TensorRtEngine(plan, "a" * 64, "fp16", memory=memory, library=library)
+    for seed, count in enumerate((1, 8, 1, 3, 8, 1, 20, 3)):
+        np.testing.assert_array_equal(engine.embed(frames(count, seed)), embed_as_fake(frames(count, seed), 5))
+    slots = [set(slot.replays) for slot in engine._slots]
+    assert slots == [{1, 3, 4, 8}, {8}]
+    assert memory.calls.count("capture") == len(library.contexts) == 5
+    assert len({context.scratch for context in library.contexts}) == 1
+
+
+def test_tiles_use_the_profile_that_was_built_for_them(
+    plan: Path, fake_gpu: Any, tensorrt_over: Any, embed_as_fake: Any
+) -> None:
+    """``build --profile 1,8``: one frame in the first, more in the second."""
+    memory = fake_gpu()
+    library = tensorrt_over(memory, profiles=[(1, 1), (2, 8)])
+    engine = TensorRtEngine(plan, "a" * 64, "fp16", memory=memory, library=library)
+    assert engine.max_batch == 8
+    for count in (1, 8, 5, 9):
+        np.testing.assert_array_equal(engine.embed(frames(count)), embed_as_fake(frames(count), 5))
+    assert [context.profile for context in library.contexts] == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_a_failed_capture_keeps_the_answer_and_turns_graphs_off(
+    plan: Path,
+    fake_gpu: Any,
+    tensorrt_over: Any,
+    embed_as_fake: Any,
+    integrated: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The frame is answered, the next ones are queued layer by layer from a fresh context, and the log says so once."""
+    memory = fake_gpu(integrated=integrated)
+    memory.fails_to_capture = True
+    library = tensorrt_over(memory)
+    engine = TensorRtEngine(plan, "a" * 64, "fp16", memory=memory, library=library)
+    for seed, count in enumerate((1, 1, 4, 1, 9)):
+        np.testing.assert_array_equal(engine.embed(frames(count, seed)), embed_as_fake(frames(count, seed), 5))
+    assert not engine.graphs
+    assert memory.calls.count("capture") == 1
+    assert "launch" not in memory.calls
+    assert [record.getMessage() for record in caplog.records] == [
+        "tensorrt fp16: a CUDA graph cannot be captured (cudaStreamEndCapture failed "
+        "(cudaErrorStreamCaptureInvalidated)); calls are queued layer by layer"
+    ]
+
+
+def test_a_batch_that_is_refused_and_wrong_frames_are_errors(plan: Path, fake_gpu: Any, tensorrt_over: Any) -> None:
     """TensorRT returns false, a caller gives floats: both are errors, not answers."""
     memory = fake_gpu()
     engine = TensorRtEngine(plan, "a" * 64, "fp16", memory=memory, library=tensorrt_over(memory, refuse=True))
@@ -94,6 +156,9 @@ def test_a_refused_batch_and_wrong_frames_are_told(plan: Path, fake_gpu: Any, te
         engine.embed(frames(1))
     with pytest.raises(EngineError, match="expected uint8"):
         engine.embed(np.zeros((1, 9, 9, 3), np.uint8))
+    engine = TensorRtEngine(plan, "a" * 64, "fp16", memory=memory, library=tensorrt_over(memory, full=True))
+    with pytest.raises(EngineError, match=r"refused a batch of 1 .*it gave no reason"):
+        engine.embed(frames(1))
 
 
 def test_without_a_gpu_nothing_of_tensorrt_is_touched(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +166,7 @@ def test_without_a_gpu_nothing_of_tensorrt_is_touched(plan: Path, monkeypatch: p
     from overflight.runtime.engines import cuda_memory
     from overflight.runtime.engines.device_memory import no_gpu
 
-    def refuse(_: object = None) -> Callable[[], None]:
+    def refuse(**_: object) -> Callable[[], None]:
         raise no_gpu("the driver sees none")
 
     monkeypatch.setattr(cuda_memory, "CudaMemory", refuse)

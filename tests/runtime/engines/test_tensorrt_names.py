@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,12 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 SNAPSHOTS = Path(__file__).with_name("tensorrt_api")
-SOURCES = [ROOT / "runtime" / "engines" / "tensorrt.py", ROOT / "export" / "plan.py"]
+SOURCES = [
+    ROOT / "runtime" / "engines" / "tensorrt.py",
+    ROOT / "runtime" / "engines" / "tensorrt_messages.py",
+    ROOT / "export" / "plan.py",
+    ROOT / "export" / "inspection.py",
+]
 # What the code calls the library's objects, so that their methods can be looked up.
 CLASSES = {
     "builder": "Builder",
@@ -22,6 +29,7 @@ CLASSES = {
     "cache": "ITimingCache",
     "runtime": "Runtime",
     "engine": "ICudaEngine",
+    "_engine": "ICudaEngine",
     "context": "IExecutionContext",
     "_context": "IExecutionContext",
     "inspector": "EngineInspector",
@@ -63,7 +71,7 @@ def test_every_name_used_exists(path: Path, version: str) -> None:
     """A removed flag or method would only show in the field, on the one board that has that version."""
     api: dict[str, Any] = json.loads((SNAPSHOTS / f"{version}.json").read_text())["names"]
     names = used(path)
-    assert len(names) >= 8
+    assert len(names) >= 3
     for name, *member in sorted(names):
         assert name in api, f"trt.{name} is not in {version}"
         known = {*api[name].get("enum", ()), *api[name].get("members", ())}
@@ -80,3 +88,23 @@ def test_the_scan_finds_a_removed_name(tmp_path: Path) -> None:
     }
     api = json.loads((SNAPSHOTS / "11.4.0.json").read_text())["names"]
     assert "FP16" not in api["BuilderFlag"]["enum"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("IExecutionContext", "set_device_memory"),
+        ("IExecutionContext", "set_optimization_profile_async"),
+        ("IExecutionContext", "set_input_shape"),
+        ("IExecutionContext", "set_tensor_address"),
+        ("IExecutionContext", "execute_async_v3"),
+        ("ILogger", "log"),
+    ],
+)
+def test_the_fakes_take_what_the_real_bindings_take(tensorrt_fakes: dict[str, type], kind: str, method: str) -> None:
+    """The same arguments by the same names, as the bindings of TensorRT for RTX state them."""
+    bindings = pytest.importorskip("tensorrt_rtx", reason="the bindings need: pip install tensorrt-rtx")
+    lines = getattr(getattr(bindings, kind), method).__doc__.splitlines()
+    stated = [re.findall(r"[(,] ?(\w+): ", line) for line in lines if f"{method}(self" in line]
+    ours = list(inspect.signature(getattr(tensorrt_fakes[kind], method)).parameters)
+    assert ours in stated
