@@ -29,7 +29,7 @@ class Inspection:
     fused_attention: int
     reformats: int
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The inspection for people."""
         return f"{self.layers} layers, {self.fused_attention} fused attention, {self.reformats} reformats"
 
@@ -55,9 +55,9 @@ def build_plan(
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(graph)):
-        told = "; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors))
+        reasons = "; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors))
         raise EngineError(
-            f"{graph.name}: TensorRT {trt.__version__} refuses the graph ({' '.join(told.split())[:400]})"
+            f"{graph.name}: TensorRT {trt.__version__} refuses the graph ({' '.join(reasons.split())[:400]})"
         )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
@@ -83,8 +83,8 @@ def build_plan(
 def inspect_plan(trt: Any, engine: Any) -> Inspection:
     """Read what the builder made of a graph. Versions name the same things differently, so it is read defensively."""
     inspector = engine.create_engine_inspector()
-    told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-    layers = [layer if isinstance(layer, str) else json.dumps(layer) for layer in told.get("Layers", [])]
+    described = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    layers = [layer if isinstance(layer, str) else json.dumps(layer) for layer in described.get("Layers", [])]
     return Inspection(
         layers=len(layers),
         fused_attention=sum(bool(_FUSED.search(layer)) for layer in layers),

@@ -200,7 +200,7 @@ class Bundle:
     def file(self, name: str) -> Path:
         """Return the path of one of the bundle's files, its content verified. Raises BundleError or MissingError.
 
-        A large graph keeps its weights beside it, in ``name``.data: they are verified with it.
+        A large graph keeps its weights next to it, in ``name``.data: they are verified with it.
         """
         expected = self.manifest.files.get(name)
         if expected is None:

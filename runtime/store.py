@@ -70,7 +70,7 @@ class StoredEngine:
 
 
 def engine_key(record: EngineRecord) -> str:
-    """Return what names an engine beside its target and precision: 12 hex digits over all that it depends on."""
+    """Return what names an engine next to its target and precision: 12 hex digits over all that it depends on."""
     parts = (record.graph_sha256, record.variant, sorted(record.versions.items()), record.device, record.max_batch)
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:12]
 
@@ -228,12 +228,12 @@ def choose(
             continue
         if why is not None:
             notes.append(f"forced: {why}")
-        return Chosen(engine, entry.record, _told(notes))
+        return Chosen(engine, entry.record, _summary(notes))
     if asked:
         raise EngineError("; ".join(notes))
     if not entries:
         notes.append("nothing was built for this device: overflight build finds a faster engine and proves it")
-    return Chosen(open_reference(bundle, threads=threads), None, _told(notes))
+    return Chosen(open_reference(bundle, threads=threads), None, _summary(notes))
 
 
 def open_entry(bundle: Bundle, entry: StoredEngine, *, threads: int = 0) -> Engine:
@@ -267,7 +267,7 @@ def _same(entry: StoredEngine, other: StoredEngine | None) -> bool:
     return other is not None and entry.path == other.path
 
 
-def _told(notes: list[str]) -> str:
+def _summary(notes: list[str]) -> str:
     for note in notes:
         log.warning("%s", note)
     return "; ".join(notes)

@@ -61,7 +61,6 @@ def load(job: dict[str, Any]) -> LoadedPeer:
     return LoadedPeer(embed, {"open_clip": open_clip.__version__, "torch": torch.__version__})
 
 
-
 def _renamed(checkpoint: Path, blocks: int) -> dict[str, Any]:
     """Read the tower's tensors under timm's names: q, k and v in one, the pool's queries apart from its keys."""
     import torch

@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 @click.option(
     "--bank", "banks", multiple=True, type=click.Path(path_type=Path), help="Further label banks to agree on."
 )
-@click.option("--beside", type=click.Path(path_type=Path), help="A checkpoint to time in transformers and torch, too.")
+@click.option(
+    "--torch",
+    "torch_checkpoint",
+    type=click.Path(path_type=Path),
+    help="A checkpoint to time in transformers and torch, too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every row as JSON, raw samples included.")
 def command(
     bundle: Path,
     target: Target | Literal["auto"],
     frames: tuple[str, ...],
     banks: tuple[Path, ...],
-    beside: Path | None,
+    torch_checkpoint: Path | None,
     as_json: bool,
 ) -> None:
     """Build this device's engines, test each, and use the fastest that passes.
@@ -58,7 +63,15 @@ def command(
     if same:
         click.echo(f"overflight: {same} of {len(held.frames)} frames look like ones it was calibrated with", err=True)
     with shown_progress() as report:
-        built = build(opened, held, target=target, banks=own + given, beside=beside, overlapping=same, report=report)
+        built = build(
+            opened,
+            held,
+            target=target,
+            banks=own + given,
+            torch_checkpoint=torch_checkpoint,
+            overlapping=same,
+            report=report,
+        )
     if as_json:
         click.echo(msgspec.json.encode(built))
     else:
@@ -76,7 +89,7 @@ def _show(built: Built) -> None:
     table = Table(title=title, caption=escape(built.device))
     for title in ("engine", "cosine", "p1", "top-1", "points", "MB", "p50 ms", "p95 ms", "ratio", ""):
         table.add_column(title, no_wrap=bool(title))
-    whole = next((row.timing for row in built.rows if row.status == "beside"), None) or next(
+    whole = next((row.timing for row in built.rows if row.status == "torch"), None) or next(
         (
             row.record.timing
             for row in built.rows

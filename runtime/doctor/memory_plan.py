@@ -1,4 +1,4 @@
-"""The memory plan: what building an engine and flying with it will take at their peak, told before either starts."""
+"""The memory plan: what building an engine and flying with it take at their peak, predicted before either starts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _BUILDING = Cost(900 * MIB, 4.0, 4.0, measured=False)
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """A prediction beside what is there, in bytes. ``workspace`` is what TensorRT may use while it builds."""
+    """A prediction and what is there, in bytes. ``workspace`` is what TensorRT may use while it builds."""
 
     what: str
     peak: int

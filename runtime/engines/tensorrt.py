@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from overflight.runtime.engines.device_memory import DeviceMemory, HostBuffer
     from overflight.runtime.engines.engine import Precision
 
-_SLOTS = 2  # while the GPU works on one chunk of a long batch, the next is copied beside it
+_SLOTS = 2  # while the GPU works on one chunk of a long batch, the next is copied at the same time
 
 
 def load_library() -> Any:

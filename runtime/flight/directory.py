@@ -159,7 +159,7 @@ class Flight:
     def _device(self) -> DeviceSummary | None:
         try:
             readings = read_device(self.directory / JOURNAL)
-        except OverflightError:  # a journal that cannot be read is told of by the export that follows
+        except OverflightError:  # a journal that cannot be read is reported by the export that follows
             return None
         if not readings:
             return None

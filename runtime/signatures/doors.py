@@ -70,14 +70,14 @@ def signature_path(path: Path) -> Path:
 
 def read_signature(path: Path) -> str | None:
     """Return the text of a file's signature, or None where there is none. Raises SignatureError."""
-    beside = signature_path(path)
+    signature = signature_path(path)
     try:
-        with beside.open("rb") as file:
-            return _text(file.read(MAX_TEXT + 1), source=str(beside))
+        with signature.open("rb") as file:
+            return _text(file.read(MAX_TEXT + 1), source=str(signature))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SignatureError(f"{beside}: {error.strerror}; copy the signature again") from error
+        raise SignatureError(f"{signature}: {error.strerror}; copy the signature again") from error
 
 
 def split_signed(raw: bytes, *, source: str) -> tuple[str | None, bytes]:

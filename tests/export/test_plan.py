@@ -26,8 +26,10 @@ def test_a_plan_is_inspected_whatever_its_version_calls_things(key: str) -> None
         {"Name": "Reformatting CopyNode", "LayerType": "Reformat"},
         {"Name": "fc"},
     ]
-    told = json.dumps({"Layers": layers, key: []})
-    engine = SimpleNamespace(create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda form: told))
+    reported = json.dumps({"Layers": layers, key: []})
+    engine = SimpleNamespace(
+        create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda form: reported)
+    )
     trt = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON=1))
     assert inspect_plan(trt, engine) == Inspection(layers=3, fused_attention=1, reformats=1)
 
@@ -46,7 +48,7 @@ class FakeLogger:
 
 
 class FakeLibrary:
-    """A TensorRT whose parser, cache and builder do as they are told."""
+    """A TensorRT whose parser, cache and builder return what the test sets."""
 
     __version__ = "10.3.0"
     IProgressMonitor = FakeMonitor
@@ -123,7 +125,7 @@ def test_a_plan_is_built_for_one_frame_and_for_tiles(tmp_path: Path) -> None:
     assert library.caches[-2:] == [b"of another board", b""]
 
 
-def test_a_graph_that_is_refused_or_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_a_graph_that_is_refused_or_does_not_fit_is_reported(tmp_path: Path) -> None:
     """In the parser's own words; with the memory that was not enough."""
     with pytest.raises(EngineError, match="Non-zero zero point is not supported"):
         build_plan(FakeLibrary(parses=False), Path("x.onnx"), tmp_path / "plan", max_batch=8, workspace=1 << 30)

@@ -76,7 +76,7 @@ def test_sealing_names_every_file(copy: Path) -> None:
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failing disk leaves what was there, and no rubbish beside it."""
+    """A failing disk leaves what was there, and no rubbish next to it."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
 

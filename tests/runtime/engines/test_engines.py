@@ -1,4 +1,4 @@
-"""The engines beside the reference: OpenVINO on this processor, ONNX Runtime CUDA on a fake one.
+"""The engines next to the reference: OpenVINO on this processor, ONNX Runtime CUDA on a fake one.
 
 Covers: runtime/engines/engine.py, runtime/engines/openvino.py, runtime/engines/ort.py, runtime/engines/ort_cuda.py.
 """
@@ -65,7 +65,7 @@ def test_onnx_runtime_does_not_call_home(calibrated_bundle: Bundle, tmp_path: Pa
     assert list(home.rglob("*")) == []
 
 
-def test_openvino_takes_the_float_type_it_is_told(calibrated_bundle: Bundle) -> None:
+def test_openvino_takes_the_requested_float_type(calibrated_bundle: Bundle) -> None:
     """Left to itself it would compute an fp32 graph in bf16 on processors that can, and not say so."""
     pytest.importorskip("openvino")
     for islands in native_islands():
@@ -203,7 +203,7 @@ def test_cuda_does_not_fly_on_the_processor_in_silence() -> None:
         CudaEngine(Path("x"), "a", "fp16", library=fake_onnxruntime(Fallen))
 
 
-def test_an_onnx_runtime_without_cuda_is_told() -> None:
+def test_an_onnx_runtime_without_cuda_is_reported() -> None:
     """What is installed and what to install instead."""
     onnxruntime = pytest.importorskip("onnxruntime")
     if PROVIDER in onnxruntime.get_available_providers():

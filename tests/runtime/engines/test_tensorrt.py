@@ -86,7 +86,7 @@ def test_a_plan_that_cannot_run_is_refused_and_frees_the_gpu(
     assert memory.closed
 
 
-def test_a_refused_batch_and_wrong_frames_are_told(plan: Path, fake_gpu: Any, tensorrt_over: Any) -> None:
+def test_a_refused_batch_and_wrong_frames_are_reported(plan: Path, fake_gpu: Any, tensorrt_over: Any) -> None:
     """TensorRT returns false, a caller gives floats: both are errors, not answers."""
     memory = fake_gpu()
     engine = TensorRtEngine(plan, "a" * 64, "fp16", memory=memory, library=tensorrt_over(memory, refuse=True))

@@ -145,7 +145,7 @@ def test_35_mm_equivalent_compares_diagonals() -> None:
 
 
 def test_a_camera_is_read_from_one_line() -> None:
-    """The option's text becomes a camera; anything else is told what was expected."""
+    """The option's text becomes a camera; anything else is refused with what was expected."""
     assert CameraModel.parse("hfov=71.6,vfov=56.8,gimbal=-90,ground=12") == CameraModel(71.6, 56.8, -90.0, None, 12.0)
     assert CameraModel.parse("f35=24,aspect=4:3").hfov_deg == pytest.approx(71.6, abs=0.05)
     for wrong in (
