@@ -9,7 +9,7 @@ import numpy as np
 
 from overflight.bench.spread import Spread
 from overflight.bench.table import name_of
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import MissingError, UsageError, missing_extra
 
 if TYPE_CHECKING:

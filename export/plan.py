@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import EngineError
 
 if TYPE_CHECKING:

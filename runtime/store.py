@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overflight.runtime.bundle import Bundle, hash_file, write_atomically
+from overflight.runtime.bundle import Bundle, hash_file
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.engines import Precision, Target, open_engine, open_reference
 from overflight.runtime.engines.record import EngineRecord
 from overflight.runtime.errors import EngineError, MissingError, OverflightError

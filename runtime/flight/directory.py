@@ -14,7 +14,7 @@ import numpy as np
 
 from overflight import __version__
 from overflight.jetson import telemetry
-from overflight.runtime.bundle import sync_directory, write_atomically
+from overflight.runtime.durable import sync_directory, write_atomically
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.directory_lock import lock_directory, release
 from overflight.runtime.flight.journal import FILE_MODE, RESERVE_BYTES, Journal

@@ -14,7 +14,7 @@ import numpy as np
 
 from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import OverflightError, SourceError
-from overflight.runtime.pose.geodesy import metres_per_degree
+from overflight.runtime.geodesy import metres_per_degree
 
 if TYPE_CHECKING:
     from pathlib import Path

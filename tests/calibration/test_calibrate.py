@@ -21,7 +21,8 @@ from overflight.calibration.recipe import load_recipe
 from overflight.calibration.repeat import repeat
 from overflight.calibration.sensitivity import comfortable
 from overflight.calibration.write_bundle import ADDED, enrich_with
-from overflight.runtime.bundle import MANIFEST, Bundle, write_atomically
+from overflight.runtime.bundle import MANIFEST, Bundle
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.engines.record import Fidelity
 from overflight.runtime.errors import EngineError, MissingError, OverflightError, UsageError
 from overflight.runtime.evaluation.holdout import bundled_holdout, gather_heldout, overlap, read_picked

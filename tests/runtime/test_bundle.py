@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from overflight.runtime.bundle import MANIFEST, Bundle, seal, write_atomically
+from overflight.runtime.bundle import MANIFEST, Bundle, seal
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import BundleError, UsageError
 
 

@@ -1,6 +1,6 @@
 """Footprints against published test vectors and an independent geodesy.
 
-Covers: runtime/pose/camera_model.py, runtime/pose/geodesy.py.
+Covers: runtime/pose/camera_model.py, runtime/geodesy.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overflight.runtime.errors import UsageError
+from overflight.runtime.geodesy import distance_m, offset
 from overflight.runtime.pose.camera_model import CameraModel, angles_of_f35
 from overflight.runtime.pose.footprint import locate, pitch_error_m
-from overflight.runtime.pose.geodesy import distance_m, offset
 from overflight.runtime.pose.record import Attitude, Pose
 
 CAMERA = CameraModel(71.6, 56.8)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from overflight.runtime.errors import UsageError
 from overflight.runtime.frame import Frame
+from overflight.runtime.geodesy import distance_m
 from overflight.runtime.pose.autopilot import Address
 from overflight.runtime.pose.camera_model import CameraModel
-from overflight.runtime.pose.geodesy import distance_m
 from overflight.runtime.pose.geotag import Geotagger
 
 if TYPE_CHECKING:
