@@ -9,7 +9,7 @@ import numpy as np
 
 from overflight.bench.spread import Spread
 from overflight.bench.table import name_of
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import MissingError, UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def latency(rows: Sequence[Row]) -> bytes:
         axes.step(values, (np.arange(len(values)) + 1) / len(values), label=name_of(row.subject), where="post")
     axes.set_xscale("log")
     axes.set_title(f"{rows[0].model}, {rows[0].measure}, one run in turns, load {rows[0].host.load:g}")
-    return _svg(_named_beside(figure))
+    return _svg(_with_names(figure))
 
 
 def growth(name: str, rows: Sequence[Row]) -> bytes:
@@ -116,7 +116,7 @@ def roofline(rows: Sequence[Row]) -> bytes:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_title(f"{rows[0].model} under the fp32 and int8 roofs")
-    return _svg(_named_beside(figure))
+    return _svg(_with_names(figure))
 
 
 def over_time(row: Row) -> bytes:
@@ -141,7 +141,7 @@ def _figure(x: str, y: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _named_beside(figure: Any) -> Any:
+def _with_names(figure: Any) -> Any:
     """Put the names next to the plot, where they hide nothing."""
     figure.set_figwidth(9.5)
     figure.legend(loc="outside right upper", fontsize=8)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from overflight.bench.check import check_records, read_budgets
 from overflight.bench.plot import plots
 from overflight.bench.table import markdown
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from overflight.bench.check import check_records, read_budgets
 from overflight.bench.compare import ratios
 from overflight.bench.spread import Ratio, Spread, say
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import msgspec
 import numpy as np
 
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.paths import home
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import BundleError, UsageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from overflight.runtime.errors import UsageError
 from overflight.runtime.evaluation.duplicates import SAME, difference_hash, distance, emptiness, hash_pixels
 from overflight.runtime.evaluation.frame_sampler import FrameSampler
 from overflight.runtime.evaluation.holdout import PickedFrame
-from overflight.runtime.flight.log import say
+from overflight.runtime.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from overflight.calibration.recipe import RECIPE, SMOOTHING, save_recipe
-from overflight.runtime.bundle import MANIFEST, Bundle, Calibrated, Judged, seal, write_atomically
+from overflight.runtime.bundle import MANIFEST, Bundle, Calibrated, Judged, seal
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.evaluation.holdout import FRAMES, HOLDOUT
 

@@ -19,14 +19,15 @@ PAGES = {
     "model.md": "models/README.md",
     "examples.md": "examples/README.md",
 }
+PICTURES = (ROOT / "bench/results/plots", ROOT / "models")  # outside docs/, shown as results/NAME
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that lie outside docs/, and the pictures of the benchmarks."""
+    """Add the pages that lie outside docs/, and their pictures."""
     from mkdocs.structure.files import File
 
-    pictures = {f"results/{path.name}": path for path in (ROOT / "bench/results/plots").glob("*.svg")}
+    pictures = {f"results/{path.name}": path for folder in PICTURES for path in folder.glob("*.[sjp][vpn]g")}
     for name, path in {**{name: ROOT / file for name, file in PAGES.items()}, **pictures}.items():
         if path.suffix == ".md":
             files.append(File.generated(config, name, content=path.read_text(encoding="utf-8")))
@@ -48,8 +49,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         at = at / "README.md" if at.is_dir() else at
         if at in pages:
             return f"{picture}[{text}]({depth}{pages[at]}{anchor or ''})"
-        if picture and at.is_relative_to(ROOT / "bench/results/plots"):
+        if picture and at.parent in PICTURES:
             return f"![{text}]({depth}results/{at.name})"
+        if picture and at.is_relative_to(ROOT / "docs"):
+            return f"![{text}]({depth}{at.relative_to(ROOT / 'docs').as_posix()})"
         return text if picture else f"{text} (`{at.relative_to(ROOT).as_posix()}`)"
 
     return _LINK.sub(point, markdown)

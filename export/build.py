@@ -39,7 +39,7 @@ class CandidateResult(msgspec.Struct, frozen=True):
     """One line of what a build found."""
 
     title: str
-    status: Literal["default", "proven", "failed", "absent", "beside"]
+    status: Literal["default", "proven", "failed", "absent", "torch"]
     reason: str = ""
     record: EngineRecord | None = None
     timing: Timing | None = None
@@ -75,16 +75,16 @@ def build(
     target: Target | Literal["auto"] = "auto",
     plans: PlanChoice = DEFAULT_PLANS,
     banks: Sequence[LabelBank] = (),
-    beside: Path | None = None,
+    torch_checkpoint: Path | None = None,
     overlapping: int = 0,
     root: Path | None = None,
     report: Report = unreported,
 ) -> Built:
     """Build, judge and time engines; make the fastest proven one the default of this device.
 
-    ``plans`` says how TensorRT's plans are built. ``beside`` names a checkpoint whose transformers + torch fp32 tower
-    is timed among them. The old default serves until the end, and after an interruption; what was built by then is not
-    built again. Raises MissingError for a target that is not here, EngineError when another build runs.
+    ``plans`` says how TensorRT's plans are built. ``torch_checkpoint`` names a checkpoint whose transformers + torch
+    fp32 tower is timed too. The old default serves until the end, and after an interruption; what was built by then is
+    not built again. Raises MissingError for a target that is not here, EngineError when another build runs.
     """
     candidates, absent = find_candidates(bundle, target, plans)
     store = Store(bundle, root)
@@ -97,7 +97,7 @@ def build(
             entries.append(_prove(bench, candidate, report))
         report("engines", 1.0)
         proven = [entry for entry in entries if refusal(entry.record) is None]
-        timings, lost, torch_timing = time_engines(bundle, proven, held.frames, beside, report)
+        timings, lost, torch_timing = time_engines(bundle, proven, held.frames, torch_checkpoint, report)
         entries = [_timed(store, entry, timings) for entry in entries]
         survivors = sorted(
             (entry for entry in entries if entry.path in timings), key=lambda entry: timings[entry.path].p50_ns
@@ -112,7 +112,7 @@ def build(
         for entry in survivors
     ]
     if torch_timing is not None:
-        rows.append(CandidateResult("transformers + torch fp32", "beside", "", None, torch_timing))
+        rows.append(CandidateResult("transformers + torch fp32", "torch", "", None, torch_timing))
     rows += [
         CandidateResult(entry.record.title, "failed", lost.get(entry.path) or refusal(entry.record) or "", entry.record)
         for entry in entries
@@ -235,8 +235,8 @@ def _judge(bench: _Bench, entry: StoredEngine, report: Report) -> FidelityVerdic
     found = measure(bench.reference, answers, bench.banks, frames=bench.held.sha256, truth=bench.held.truth)
     verdict = judge(found, record.precision)
     if not verdict.passed and record.precision == "int8":
-        told = blame(bench.bundle, record.graph, bench.held.frames)
-        verdict = msgspec.structs.replace(verdict, reasons=(*verdict.reasons, told))
+        reason = blame(bench.bundle, record.graph, bench.held.frames)
+        verdict = msgspec.structs.replace(verdict, reasons=(*verdict.reasons, reason))
     return verdict
 
 

@@ -102,7 +102,7 @@ def label_from_examples(
     method = max(aurocs, key=lambda name: aurocs[name])
     if aurocs[method] < LEAST_AUROC:
         raise UsageError(
-            f"the examples cannot be told from the background (AUROC {aurocs[method]:.2f} in cross-validation); "
+            f"the examples cannot be separated from the background (AUROC {aurocs[method]:.2f} in cross-validation); "
             "check that no folder holds pictures of the other, or give more examples"
         )
     slope, offset = _platt(held_out[method], truth)

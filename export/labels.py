@@ -287,7 +287,7 @@ def _tell_forms(
 
 
 def bank_path(labels: Path) -> Path:
-    """Return where a label file's bank lies: beside it, with another ending."""
+    """Return where a label file's bank lies: next to it, with another ending."""
     return labels.with_suffix(".safetensors")
 
 

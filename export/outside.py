@@ -19,6 +19,7 @@ import numpy as np
 from overflight.export.checkpoint import OPEN_CLIP
 from overflight.export.encode import TextEncoder
 from overflight.export.reference_maths import unit
+from overflight.export.torchvision_operators import define_missing_operators
 from overflight.runtime.bundle import OutsideProof
 from overflight.runtime.engines.ort import load_library
 from overflight.runtime.errors import EngineError, MissingError, UsageError
@@ -166,6 +167,7 @@ def _features(answer: Any) -> Vectors:
 
 
 def _load(module: str, package: str) -> Any:
+    define_missing_operators()
     try:
         return importlib.import_module(module)
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from overflight.export.inspection import count, layers_of_engine, layers_of_log
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.engines.tensorrt_messages import collector
 from overflight.runtime.errors import EngineError
 

@@ -48,7 +48,7 @@ class Golden:
 def prove(
     directory: Path, model: Model, reference: Reference, report: Callable[[float], None] = lambda share: None
 ) -> tuple[Parity, Parity]:
-    """Run the authored graphs in ``directory`` against ``reference`` and leave ``golden.npz`` beside them.
+    """Run the authored graphs in ``directory`` against ``reference`` and leave ``golden.npz`` next to them.
 
     Raises EngineError where an embedding differs by more than 1e-5, is not of unit length, or does not notice a
     changed pixel or token.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from overflight.export.reference_maths import normalise, unit
+from overflight.export.torchvision_operators import define_missing_operators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,7 @@ def find_reference(checkpoint: Checkpoint, model: Model) -> Reference:
         if checkpoint.adapted or not checkpoint.source.is_dir():
             raise ImportError  # it would load the base alone, or another file of the directory
         importlib.import_module("torch")
+        define_missing_operators()
         # Asking for a class loads its module, and with it a torchvision that may not fit torch.
         _ = importlib.import_module("transformers").SiglipVisionModel
     except (ImportError, RuntimeError):

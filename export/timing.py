@@ -31,11 +31,15 @@ _BUDGET_S = 60.0
 
 
 def time_engines(
-    bundle: Bundle, entries: Sequence[StoredEngine], frames: NDArray[np.uint8], beside: Path | None, report: Report
+    bundle: Bundle,
+    entries: Sequence[StoredEngine],
+    frames: NDArray[np.uint8],
+    torch_checkpoint: Path | None,
+    report: Report,
 ) -> tuple[dict[Path, Timing], dict[Path, str], Timing | None]:
     """Time engines on single frames uint8 ``[N, S, S, 3]``, resized: from pixels to embeddings.
 
-    Returns the timings by entry, what could not be timed and why, and the timing of the checkpoint ``beside`` them.
+    Returns the timings by entry, what could not be timed and why, and the timing of ``torch_checkpoint``.
     """
     engines: dict[Path, Engine] = {}
     lost: dict[Path, str] = {}
@@ -46,16 +50,16 @@ def time_engines(
         except OverflightError as error:
             lost[entry.path] = str(error)
     calls: list[Call] = [engine.embed for engine in engines.values()]
-    if beside is not None:
-        calls.append(_torch_tower(beside))
+    if torch_checkpoint is not None:
+        calls.append(_torch_tower(torch_checkpoint))
     try:
         samples = take_turns(calls, frames, report)
     finally:
         for engine in engines.values():
             engine.close()
     timings = [_timing(taken) for taken in samples]
-    told = dict(zip(engines, timings, strict=False))
-    return told, lost, timings[-1] if beside is not None else None
+    by_engine = dict(zip(engines, timings, strict=False))
+    return by_engine, lost, timings[-1] if torch_checkpoint is not None else None
 
 
 def take_turns(calls: Sequence[Call], frames: NDArray[np.uint8], report: Report) -> list[list[int]]:

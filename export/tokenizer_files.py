@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer files: which kind they are, told by what they do to a sentence, not by a class name."""
+"""A checkpoint's tokenizer files: which kind they are, found by what they do to a sentence, not by a class name."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def embed_images(run: Run, corpus: Corpus, rows: np.ndarray) -> Tensor:
 def align(work: Path, image: str, steps: int, batch: int, rate: float, seed: int) -> None:
     """Train the text tower alone and write `aligned.pt`; the image tower and its bridge stand still.
 
-    A step takes every scene under one training template beside texts from the whole pool, so that the
+    A step takes every scene under one training template next to texts from the whole pool, so that the
     open vocabulary stays where the teacher put it: the loss is `distil`'s, in the joint space, plus a
     softmax of training images over the scenes' prompts.
     """

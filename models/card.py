@@ -57,7 +57,7 @@ def tell_summary(found: Any) -> str:
             "the untrained start (first 6 pretrained blocks, mean token): linear probe; neighbours",
             f"{percent(untrained['linear_probe'])} %; {percent(untrained['knn_20'])} %",
         ),
-        *((f"published beside it: {name}", f"{percent(share)} %") for name, share in found["published"].items()),
+        *((f"published: {name}", f"{percent(share)} %") for name, share in found["published"].items()),
     ]
     return tabulate(("", ""), rows, 2)
 

@@ -24,7 +24,8 @@ from overflight.export.default_decisions import SCHEMA, BackgroundVector, Defaul
 from overflight.export.labels import compile_bank
 from overflight.models.nothing import KINDS, make
 from overflight.models.scenes import name_scene
-from overflight.runtime.bundle import Bundle, write_atomically
+from overflight.runtime.bundle import Bundle
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.engines import open_reference
 from overflight.runtime.overflight import embed
 from overflight.runtime.sources import open_source

@@ -14,15 +14,16 @@ import msgspec
 import numpy as np
 
 from overflight.runtime.bank_limits import MOST_BYTES, MOST_HEADER_BYTES, check
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import BankError, UsageError
+from overflight.runtime.signatures import read_signature, split_signed, verify_signed
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-    from overflight.runtime.bundle import Manifest
+    from overflight.runtime.bundle import Bundle, Manifest
     from overflight.runtime.signatures import Approval
 
 SCHEMA = 2
@@ -159,6 +160,35 @@ class LabelBank:
             raise UsageError(
                 f"{source}: vectors of {self.vectors.shape[1]} numbers, the bundle's have {manifest.width}"
             )
+
+
+def open_bank(path: str | os.PathLike[str], bundle: Bundle | None = None) -> LabelBank:
+    """Read a bank's file and check its signature, where this machine trusts a key.
+
+    A file that the signed ``bundle`` names by its hash needs no signature of its own. Raises what reading it raises,
+    and SignatureError.
+    """
+    raw = read_bank(path)
+    named = (
+        bundle is not None
+        and bundle.approval is not None
+        and hashlib.sha256(raw).hexdigest() in bundle.manifest.files.values()
+    )
+    approval = None
+    if not named:
+        approval = verify_signed(raw, read_signature(Path(path)), kind="bank", source=str(path))
+    bank = LabelBank.decode(raw, source=str(path))
+    bank.approval = approval
+    return bank
+
+
+def receive_bank(raw: bytes, *, source: str) -> LabelBank:
+    """Read a bank that came over a link, its signature before it. Raises BankError, SignatureError."""
+    signature, content = split_signed(raw, source=source)
+    approval = verify_signed(content, signature, kind="bank", source=source)
+    bank = LabelBank.decode(content, source=source)
+    bank.approval = approval
+    return bank
 
 
 def read_bank(path: str | os.PathLike[str]) -> bytes:

@@ -34,7 +34,7 @@ def open_regular(path: Path, most_bytes: int, error: type[OverflightError] = Sou
     """Open a regular file of at most ``most_bytes``. Raises ``error`` for any other kind, OSError for none."""
     if reason := unsuitable(path, most_bytes):
         raise error(f"{path}: {reason}")
-    # Without O_NONBLOCK, a pipe that takes the file's place between the two calls would block for ever.
+    # Without O_NONBLOCK, a pipe that takes the file's place between the two calls would block without end.
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import BundleError, MissingError, UsageError
 from overflight.runtime.json_input import decode_json
+from overflight.runtime.signatures import read_signature, verify_signed
 
 if TYPE_CHECKING:
+    import os
+
     from overflight.runtime.signatures import Approval
 
 SCHEMA = 1
@@ -200,7 +202,7 @@ class Bundle:
     def file(self, name: str) -> Path:
         """Return the path of one of the bundle's files, its content verified. Raises BundleError or MissingError.
 
-        A large graph keeps its weights beside it, in ``name``.data: they are verified with it.
+        A large graph keeps its weights next to it, in ``name``.data: they are verified with it.
         """
         expected = self.manifest.files.get(name)
         if expected is None:
@@ -246,39 +248,7 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
 
 
 def _approve(path: Path, manifest: bytes) -> Approval | None:
-    from overflight.runtime.signatures import read_signature, verify_signed
-
     return verify_signed(manifest, read_signature(path / MANIFEST), kind="bundle", source=str(path))
-
-
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file so that a reader, or a power cut, sees the old content or the new, never a part.
-
-    Once this has returned, a power cut does not lose the new content. ``mode`` is limited by the umask.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def sync_directory(path: Path) -> None:
-    """Wait until the disk has a directory's entries: a file that was renamed into it may vanish in a power cut else."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # a file system that cannot sync directories
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def default_bundle() -> Path:

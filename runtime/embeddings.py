@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from overflight.runtime.bundle import Bundle, default_bundle, write_atomically
+from overflight.runtime.bundle import Bundle, default_bundle
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import SourceError, UsageError, missing_extra
 from overflight.runtime.overflight import embed
 from overflight.runtime.sources import open_source

@@ -12,7 +12,7 @@ T = TypeVar("T")
 def decode_json(raw: bytes | str, type: type[T]) -> T:  # noqa: A002 - msgspec's own name for it
     """Decode JSON as ``type``. Raises msgspec.DecodeError, also for text that is not UTF-8 and for deep nesting.
 
-    msgspec itself lets a UnicodeDecodeError of a key and a RecursionError through.
+    msgspec itself does not catch a UnicodeDecodeError of a key or a RecursionError.
     """
     try:
         return msgspec.json.decode(raw, type=type)

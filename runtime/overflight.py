@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from overflight.runtime.bank import LabelBank
+from overflight.runtime.bank import LabelBank, open_bank
 from overflight.runtime.bundle import Bundle, default_bundle
 from overflight.runtime.errors import MissingError
 from overflight.runtime.frame import Frame
 from overflight.runtime.observe import Observer
 from overflight.runtime.resize import Resizer
-from overflight.runtime.signatures import open_bank
 from overflight.runtime.store import choose
 from overflight.runtime.stream import Stream
 

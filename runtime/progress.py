@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Report = Callable[[str, float], None]  # told which stage runs and the share of it that is done
+Report = Callable[[str, float], None]  # receives the stage that runs and the share of it that is done
 
 
 def unreported(stage: str, share: float) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overflight.runtime.bundle import Bundle, hash_file, write_atomically
+from overflight.runtime.bundle import Bundle, hash_file
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.engines import Precision, Target, open_engine, open_reference
 from overflight.runtime.engines.record import EngineRecord
 from overflight.runtime.errors import EngineError, MissingError, OverflightError
@@ -70,7 +71,7 @@ class StoredEngine:
 
 
 def engine_key(record: EngineRecord) -> str:
-    """Return what names an engine beside its target and precision: 12 hex digits over all that it depends on."""
+    """Return what names an engine next to its target and precision: 12 hex digits over all that it depends on."""
     parts: tuple[object, ...] = (
         record.graph_sha256,
         record.variant,
@@ -236,12 +237,12 @@ def choose(
             continue
         if why is not None:
             notes.append(f"forced: {why}")
-        return Chosen(engine, entry.record, _told(notes))
+        return Chosen(engine, entry.record, _summary(notes))
     if asked:
         raise EngineError("; ".join(notes))
     if not entries:
         notes.append("nothing was built for this device: overflight build finds a faster engine and proves it")
-    return Chosen(open_reference(bundle, threads=threads), None, _told(notes))
+    return Chosen(open_reference(bundle, threads=threads), None, _summary(notes))
 
 
 def open_entry(bundle: Bundle, entry: StoredEngine, *, threads: int = 0) -> Engine:
@@ -275,7 +276,7 @@ def _same(entry: StoredEngine, other: StoredEngine | None) -> bool:
     return other is not None and entry.path == other.path
 
 
-def _told(notes: list[str]) -> str:
+def _summary(notes: list[str]) -> str:
     for note in notes:
         log.warning("%s", note)
     return "; ".join(notes)

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overflight.runtime.flight.log import say
+from overflight.runtime.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable

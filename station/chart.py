@@ -130,7 +130,7 @@ def _curve(summary: Summary, columns: Columns, run: tuple[int, int], colour: str
 
 
 def _band(summary: Summary, columns: Columns, run: tuple[int, int], colour: str) -> Element:
-    """Draw one band of the strip; its name is written where there is room, and told to a pointer everywhere."""
+    """Draw one band of the strip; its name is written where there is room, and shown on hover everywhere."""
     first, last = run
     left, width = columns.starts[first], columns.ends[last] - columns.starts[first]
     name = summary.answers[columns.rows[first]] or "unknown"

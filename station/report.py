@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from overflight.runtime.bank import LabelBank
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.flight.directory import BANKS
 from overflight.station.chart import colours, extent, fold, histogram, lasting, moment, timeline

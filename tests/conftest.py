@@ -59,7 +59,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def imagery() -> Path:
-    """Return the real imagery beside the checkout; skip without it."""
+    """Return the real imagery next to the checkout; skip without it."""
     path = Path(__file__).parents[2] / "shared" / "data"
     if not path.is_dir():
         pytest.skip(f"no real imagery at {path}")

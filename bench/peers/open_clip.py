@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from overflight.bench.peers.serve import LoadedPeer, PeerUnavailable
 from overflight.bench.peers.transformers_torch import normalisation
+from overflight.export.torchvision_operators import define_missing_operators
 
 # width, blocks, patch, side -> open_clip's name
 _MODELS = {(768, 12, 16, 256): "ViT-B-16-SigLIP-256", (1024, 24, 16, 256): "ViT-L-16-SigLIP-256"}
@@ -21,7 +21,6 @@ _BLOCK = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
-_KEPT: list[Any] = []  # torch forgets operators with the library that named them
 _HEAD = {
     "vision_model.post_layernorm": "norm",
     "vision_model.head.attention.out_proj": "attn_pool.proj",
@@ -36,7 +35,7 @@ def load(job: dict[str, Any]) -> LoadedPeer:
     import torch
     import transformers
 
-    _stand_in_for_torchvision()
+    define_missing_operators()
     import open_clip
 
     config = transformers.AutoConfig.from_pretrained(job["checkpoint"])
@@ -60,24 +59,6 @@ def load(job: dict[str, Any]) -> LoadedPeer:
             return answer
 
     return LoadedPeer(embed, {"open_clip": open_clip.__version__, "torch": torch.__version__})
-
-
-def _stand_in_for_torchvision() -> None:
-    """Name the operators that importing torchvision asks for, where its library was built for another torch.
-
-    open_clip takes its transforms from torchvision, and none of its operators.
-    """
-    import torch
-
-    found = importlib.util.find_spec("torchvision")
-    library = next(Path(found.origin).parent.glob("_C*.so"), None) if found and found.origin else None
-    try:
-        torch.ops.load_library(str(library))
-    except OSError:
-        operators = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(operators)
 
 
 def _renamed(checkpoint: Path, blocks: int) -> dict[str, Any]:

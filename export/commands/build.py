@@ -46,7 +46,12 @@ _MOST_BATCH = 64
 @click.option(
     "--bank", "banks", multiple=True, type=click.Path(path_type=Path), help="Further label banks to agree on."
 )
-@click.option("--beside", type=click.Path(path_type=Path), help="A checkpoint to time in transformers and torch, too.")
+@click.option(
+    "--torch",
+    "torch_checkpoint",
+    type=click.Path(path_type=Path),
+    help="A checkpoint to time in transformers and torch, too.",
+)
 @click.option(
     "--profile",
     "profiles",
@@ -67,7 +72,7 @@ def command(
     target: Target | Literal["auto"],
     frames: tuple[str, ...],
     banks: tuple[Path, ...],
-    beside: Path | None,
+    torch_checkpoint: Path | None,
     profiles: tuple[int, ...] | None,
     level: int | None,
     as_json: bool,
@@ -107,7 +112,7 @@ def command(
             target=target,
             plans=PlanChoice(profiles or DEFAULT_PLANS.profiles, DEFAULT_PLANS.level if level is None else level),
             banks=own + given,
-            beside=beside,
+            torch_checkpoint=torch_checkpoint,
             overlapping=same,
             report=report,
         )
@@ -128,7 +133,7 @@ def _show(built: Built) -> None:
     table = Table(title=title, caption=escape(built.device))
     for title in ("engine", "cosine", "p1", "top-1", "points", "MB", "p50 ms", "p95 ms", "ratio", ""):
         table.add_column(title, no_wrap=bool(title))
-    whole = next((row.timing for row in built.rows if row.status == "beside"), None) or next(
+    whole = next((row.timing for row in built.rows if row.status == "torch"), None) or next(
         (
             row.record.timing
             for row in built.rows

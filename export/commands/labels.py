@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--with-text", is_flag=True, help="Count the label's own text as one more example.")
 @click.option("--prevalence", type=float, default=0.01, show_default=True, help="Share of frames that show a label.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="A bundle; the default model's when left out.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Where the bank goes; beside LABELS when left out.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Where the bank goes; next to LABELS when left out.")
 @click.option(
     "--templates",
     type=click.Choice(template_names()),

@@ -39,8 +39,8 @@ def command(image: Path, texts: tuple[str, ...], bundle: Path | None, template: 
     table.add_column("cosine", justify="right")
     table.add_column("share" if answers[0].score is None else "score", justify="right")
     for answer in answers:
-        told = answer.share if answer.score is None else answer.score
-        table.add_row(Text(answer.prompt), f"{answer.cosine:.4f}", f"{told:.4f}")
+        shown = answer.share if answer.score is None else answer.score
+        table.add_row(Text(answer.prompt), f"{answer.cosine:.4f}", f"{shown:.4f}")
     Console().print(table)
     for answer in answers:
         if answer.unknown:

@@ -41,7 +41,7 @@ def new(path: Path, no_password: bool, password_file: Path | None, as_json: bool
 
     from overflight.runtime.errors import UsageError
     from overflight.runtime.signatures.secret_key import SecretKey, save_pair
-    from overflight.runtime.signatures.signing import refuse_on_board
+    from overflight.runtime.signing import refuse_on_board
 
     refuse_on_board()
     if path.suffix == ".pub":
@@ -118,7 +118,7 @@ def check(path: Path, as_json: bool) -> None:
     import msgspec
 
     from overflight.runtime.errors import SignatureError
-    from overflight.runtime.signatures.doors import check_path
+    from overflight.runtime.signing import check_path
 
     approval = check_path(path)
     if approval is None:

@@ -41,8 +41,8 @@ def command(
 
     from overflight.runtime.commands.keys import ask_password
     from overflight.runtime.signatures.secret_key import SecretKey
-    from overflight.runtime.signatures.signing import refuse_on_board, sign_path
     from overflight.runtime.signatures.terms import Terms
+    from overflight.runtime.signing import refuse_on_board, sign_path
 
     refuse_on_board()
     key = SecretKey.load(secret, lambda: ask_password(password_file))

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.decisions.match import Match
 
+    Floats = NDArray[np.float32]
+
 OFF = 0.8  # a label that has begun ends below this share of its threshold, so that it does not flicker on it
 LEAST_SCORE = 0.01  # of any label of a sigmoid tower whose bank states no threshold; not fitted, see docs/labels.md
 
@@ -54,35 +56,39 @@ class Decider:
         common = np.float32(header.threshold if header.threshold is not None else LEAST_SCORE if sigmoid else 0.0)
         shared = np.isin(groups, header.exclusive) if sigmoid else np.zeros(len(labels), np.bool_)
         # A share says which of the group, not whether any: noise has shares too. So a shared label needs a score.
-        self._least_scores = np.where(shared, common, np.float32(0))
-        self._thresholds = np.where(self._unset, np.where(shared, np.float32(0), common), own)
+        least_scores = np.where(shared, common, np.float32(0))
+        thresholds = np.where(self._unset, np.where(shared, np.float32(0), common), own)
+        self._begin = (thresholds, least_scores)
+        self._stay = (thresholds * np.float32(OFF), least_scores * np.float32(OFF))
+        self._shares_scores = bool(shared.any())
         self._margin = margin
 
     def decide(self, match: Match) -> Decision:
         """Decide which labels the frame shows."""
-        candidates = self._candidates(match)
-        present = candidates & self._enough(match, 1.0)
+        candidates, judged = self._candidates(match), _judged(match)
+        present = candidates & self._enough(match, judged, self._begin)
         rows = np.flatnonzero(present)
         label = self._names[rows[np.argmax(match.logits[rows])]] if len(rows) else None
-        still = self._named(candidates & self._enough(match, OFF), match)
+        still = self._named(candidates & self._enough(match, judged, self._stay), match)
         return Decision(label, self._named(present, match), still)
 
     def present(self, match: Match) -> NDArray[np.bool_]:
         """Return which rows of the bank are present, ``[K]``."""
-        rows: NDArray[np.bool_] = self._candidates(match) & self._enough(match, 1.0)
+        rows: NDArray[np.bool_] = self._candidates(match) & self._enough(match, _judged(match), self._begin)
         return rows
 
     def possible(self, matches: Match) -> NDArray[np.bool_]:
         """Return which of many answers ``[N, K]`` can show a label, ``[N]``: ``decide`` finds nothing in the others."""
-        enough = self._enough(matches, OFF)
+        enough = self._enough(matches, _judged(matches), self._stay)
         enough[:, self._background] = False
         return np.asarray(enough.any(axis=1), np.bool_)
 
-    def _enough(self, match: Match, ease: float) -> NDArray[np.bool_]:
-        """Whether each label reaches ``ease`` of what it needs."""
-        judged = np.where(np.isnan(match.shares), match.scores, match.shares)
-        least = np.float32(ease)
-        enough: NDArray[np.bool_] = (judged >= self._thresholds * least) & (match.scores >= self._least_scores * least)
+    def _enough(self, match: Match, judged: Floats, needs: tuple[Floats, Floats]) -> NDArray[np.bool_]:
+        """Whether each label reaches what it needs: a share or score, and a score."""
+        thresholds, least_scores = needs
+        enough: NDArray[np.bool_] = judged >= thresholds
+        if self._shares_scores:
+            enough &= match.scores >= least_scores
         return enough
 
     def _candidates(self, match: Match) -> NDArray[np.bool_]:
@@ -113,3 +119,8 @@ class Decider:
 
     def _named(self, mask: NDArray[np.bool_], match: Match) -> dict[str, float]:
         return {self._names[row]: float(match.scores[row]) for row in np.flatnonzero(mask)}
+
+
+def _judged(match: Match) -> Floats:
+    """Return the share of each label, or its score where it excludes no other."""
+    return np.where(np.isnan(match.shares), match.scores, match.shares)

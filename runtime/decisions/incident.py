@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overflight.runtime.pose.geodesy import distance_m
+from overflight.runtime.geodesy import distance_m
 
 if TYPE_CHECKING:
     from overflight.runtime.event import Event

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from overflight.runtime.bank import LabelBank
 
 
+_LOWEST = np.float32(-80)  # its exponential still fits float32; higher logits need no bound
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """Every label's answer to one embedding, each float32 ``[K]``, all finite except ``shares``.
@@ -52,11 +55,11 @@ class Matcher:
 
     def _answers(self, cosines: NDArray[np.float32]) -> Match:
         logits = cosines * self._scales + self._biases
-        if not np.isfinite(logits).all():
+        if not np.isfinite(logits.sum()):  # bounded logits cannot overflow a sum, and one NaN or infinity reaches it
             raise EngineError("the engine's embedding gives no finite score; build it again, or use the fp32 engine")
         shares = np.full_like(logits, np.nan)
         for rows in self._groups:
             powers = np.exp(logits[..., rows] - logits[..., rows].max(axis=-1, keepdims=True))
             shares[..., rows] = powers / powers.sum(axis=-1, keepdims=True)
-        scores = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+        scores = 1 / (1 + np.exp(-np.maximum(logits, _LOWEST)))
         return Match(cosines, logits, scores, shares)

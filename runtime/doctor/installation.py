@@ -1,4 +1,4 @@
-"""What is installed here: Python, its packages in the order they are found, and the native libraries beside them."""
+"""What is installed here: Python, its packages in the order they are found, and the native libraries next to them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Installation:
         return package.version if package else None
 
     def pip(self, name: str = "") -> str:
-        """Return the command of the pip that looks after a package; a virtual environment's mends nothing outside."""
+        """Return the command of the pip that manages a package; a virtual environment's changes nothing outside."""
         own = Path(sys.prefix) if self.live else self.root / _OWN
         package = self.packages.get(name)
         if package is not None and not package.site.is_relative_to(own):

@@ -22,7 +22,7 @@ EXACT_PRODUCTS = ("session.x64quantprecision", "1")
 
 
 def load_library(extra: str = "cpu") -> Any:
-    """Import ONNX Runtime, told not to call home. Raises MissingError, naming the extra that brings it.
+    """Import ONNX Runtime, with its telemetry switched off. Raises MissingError, naming the extra that brings it.
 
     From 1.31 on its Linux wheels keep a device id and a database of events, and a thread that sends them. What was
     imported before, or by somebody who set the variable, is left as it is.

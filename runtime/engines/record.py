@@ -50,7 +50,7 @@ class FidelityLimits(msgspec.Struct, frozen=True):
 
 
 class FidelityVerdict(msgspec.Struct, frozen=True):
-    """The judgement written beside an engine; ``reasons`` says what failed, or nothing."""
+    """The judgement written next to an engine; ``reasons`` says what failed, or nothing."""
 
     passed: bool
     reasons: tuple[str, ...]
@@ -83,7 +83,7 @@ class LayerCounts(msgspec.Struct, frozen=True):
 
 
 class EngineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What stands beside an engine in ``engine.json``.
+    """What is stored next to an engine in ``engine.json``.
 
     ``graph`` is the bundle's file it was made from. ``file`` is the engine's own file, or None when the bundle's graph
     itself runs; ``sha256`` is of whichever runs. ``variant`` tells apart engines of one target and precision.
@@ -121,6 +121,6 @@ class EngineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def engine_title(target: Target, precision: Precision, variant: str) -> str:
-    """Return an engine's name for people; float parts in bf16 are told, and stand for a half precision themselves."""
+    """Return an engine's name for people; float parts in bf16 are named, and stand for a half precision themselves."""
     parts = (target, variant) if (precision, variant) == ("fp16", "bf16") else (target, precision, variant)
     return " ".join(part for part in parts if part)

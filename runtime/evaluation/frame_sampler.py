@@ -104,7 +104,7 @@ class FrameSampler:
             share = max(1, self.limit * count // self.found)
             wanted = set(_spread(range(count), share))
             source = open_source(where)
-            poses = _poses_beside(Path(where))
+            poses = _sidecar_poses(Path(where))
             try:
                 for index, frame in enumerate(source.frames()):
                     if index in wanted:
@@ -132,8 +132,8 @@ def _still_height(path: Path) -> float | None:
         return None
 
 
-def _poses_beside(video: Path) -> Poses | None:
-    """Return the telemetry that lies beside a video under its name, as DJI leaves it."""
+def _sidecar_poses(video: Path) -> Poses | None:
+    """Return the telemetry that lies next to a video under its name, as DJI leaves it."""
     for suffix in (".SRT", ".srt"):
         if video.with_suffix(suffix).is_file():
             try:

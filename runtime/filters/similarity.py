@@ -51,7 +51,7 @@ class SimilarityFilter:
         self._seen = self._skipped = self._audited = self._agreed = 0
 
     def skips(self, pixels: NDArray[np.uint8]) -> bool:
-        """Whether a frame need not be judged; of those that it lets through, ``judged`` is to be told the label."""
+        """Whether a frame need not be judged; of those that must, pass the label to ``judged``."""
         self._seen += 1
         self._now = _cells(pixels)
         similar = self._kept is not None and float(np.abs(self._now - self._kept).max()) <= self._levels

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from overflight.runtime.bank import open_bank
 from overflight.runtime.bounded import unsuitable
 from overflight.runtime.errors import OverflightError, UsageError
-from overflight.runtime.flight.log import say
-from overflight.runtime.signatures import open_bank
-from overflight.runtime.signatures.doors import signature_path
+from overflight.runtime.log import say
+from overflight.runtime.signatures.signature_files import signature_path
 from overflight.runtime.worker import Worker
 
 if TYPE_CHECKING:

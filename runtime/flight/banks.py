@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from overflight.runtime.bank import receive_bank
 from overflight.runtime.decisions.decide import Decider
 from overflight.runtime.decisions.match import Matcher
 from overflight.runtime.errors import BankError, OverflightError
-from overflight.runtime.flight.log import say
-from overflight.runtime.signatures import receive_bank
+from overflight.runtime.log import say
 
 if TYPE_CHECKING:
     from overflight.runtime.bank import LabelBank

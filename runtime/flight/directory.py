@@ -14,7 +14,7 @@ import numpy as np
 
 from overflight import __version__
 from overflight.jetson import telemetry
-from overflight.runtime.bundle import sync_directory, write_atomically
+from overflight.runtime.durable import sync_directory, write_atomically
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.directory_lock import lock_directory, release
 from overflight.runtime.flight.journal import FILE_MODE, RESERVE_BYTES, Journal
@@ -159,7 +159,7 @@ class Flight:
     def _device(self) -> DeviceSummary | None:
         try:
             readings = read_device(self.directory / JOURNAL)
-        except OverflightError:  # a journal that cannot be read is told of by the export that follows
+        except OverflightError:  # a journal that cannot be read is reported by the export that follows
             return None
         if not readings:
             return None

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import UsageError
-from overflight.runtime.flight.log import say
+from overflight.runtime.log import say
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import numpy as np
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.event import Event
 from overflight.runtime.flight.journal import FORMAT
-from overflight.runtime.flight.log import say
+from overflight.runtime.log import say
 from overflight.runtime.records import Observation, split_skipped
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import msgspec
 
 from overflight.runtime.decisions.incident import Incidents
 from overflight.runtime.errors import OverflightError, UsageError
-from overflight.runtime.flight.log import say
 from overflight.runtime.flight.pictures import small_jpeg
 from overflight.runtime.flight.warnings import Warnings
 from overflight.runtime.links.address import LinkAddress
+from overflight.runtime.log import say
 from overflight.runtime.observe import nowhere
 from overflight.runtime.paths import default_outbox
 from overflight.runtime.sources.image import SUFFIXES as STILL_SUFFIXES

@@ -19,9 +19,9 @@ from overflight.runtime.flight.device_log import DeviceLog
 from overflight.runtime.flight.directory import Flight
 from overflight.runtime.flight.gauges import Gauges
 from overflight.runtime.flight.health import HealthServer
-from overflight.runtime.flight.log import say
 from overflight.runtime.flight.peripherals import PeripheralConfig, Peripherals
 from overflight.runtime.flight.systemd import Notifier
+from overflight.runtime.log import say
 from overflight.runtime.sources.stills import Stills
 from overflight.runtime.stream import Stream
 

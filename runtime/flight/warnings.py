@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from overflight.runtime.flight.log import say
+from overflight.runtime.log import say
 
 
 class Warnings:

@@ -1,6 +1,6 @@
 """GeoPackage 1.3 (OGC 12-128r18), written with SQLite alone: what QGIS opens first.
 
-A viewer switches a GeoPackage to write-ahead logging even to read it, so it is built beside its name, without a log,
+A viewer switches a GeoPackage to write-ahead logging even to read it, so it is built next to its name, without a log,
 and renamed when whole.
 """
 

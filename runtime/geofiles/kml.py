@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,6 @@
 """Where a TIFF file lies on the earth: every place that GDAL reads it from, in GDAL's order.
 
-That order is: the ``.aux.xml`` file beside the picture, the GeoTIFF tags (OGC 19-008r4), a world file.
+That order is: the ``.aux.xml`` file next to the picture, the GeoTIFF tags (OGC 19-008r4), a world file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import OverflightError, SourceError
-from overflight.runtime.pose.geodesy import metres_per_degree
+from overflight.runtime.geodesy import metres_per_degree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -195,7 +195,7 @@ def _utm(keys: dict[int, int | float | str], geographic: int | None) -> int | No
 
 
 def _aux(path: Path) -> tuple[Transform | None, int | None]:
-    """Read GDAL's file beside the picture."""
+    """Read GDAL's file next to the picture."""
     text = _side_file(path.with_name(path.name + ".aux.xml"))
     found = _AUX_TRANSFORM.search(text)
     if found is None:

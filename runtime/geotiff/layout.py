@@ -59,7 +59,7 @@ class Layout:
 
     @property
     def across(self) -> int:
-        """Pieces beside each other."""
+        """Pieces next to each other."""
         return -(-self.width // self.segment_width)
 
     @property

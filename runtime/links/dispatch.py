@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overflight.runtime.bounded import identity
-from overflight.runtime.flight.log import say
 from overflight.runtime.links.address import LinkAddress, open_link
 from overflight.runtime.links.courier import Courier
 from overflight.runtime.links.outbox import Outbox, claim
 from overflight.runtime.links.outbox_repair import is_damage, move_aside_if_damaged
+from overflight.runtime.log import say
 from overflight.runtime.worker import Faults, Worker
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ class Message:
 
     @property
     def key(self) -> str:
-        """Name of this message for ever: what a receiver tells a repetition by."""
+        """Permanent name of this message: a receiver recognises a repetition by it."""
         return self.event.key if self.kind == "event" else f"{self.event.key}/thumbnail"
 
 

@@ -140,7 +140,7 @@ class Autopilot:
             self.telemetry.take(message, arrived_ns)
 
     def _meet(self, heartbeat: Any) -> None:
-        """Learn the vehicle's system id from the first heartbeat of an autopilot, and take our place beside it."""
+        """Learn the vehicle's system id from the first heartbeat of an autopilot, and use it for our own component."""
         if self.system is not None and heartbeat.get_srcSystem() == self.system and heartbeat.autopilot != NO_AUTOPILOT:
             self.heard_ns = time.monotonic_ns()
             self._armed = bool(heartbeat.base_mode & ARMED)

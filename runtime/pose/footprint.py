@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from overflight.runtime.geodesy import offset
 from overflight.runtime.pose.attitude import Quaternion, Vector, rotate, to_quaternion
-from overflight.runtime.pose.geodesy import offset
 from overflight.runtime.pose.record import DEFAULT_H_ACC_M
 
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _leaves(trak: memoryview) -> dict[bytes, memoryview]:
-    """Return the boxes beside the path to a track's sample table, and those of the table itself."""
+    """Return the boxes next to the path to a track's sample table, and those of the table itself."""
     found: dict[bytes, memoryview] = {}
     inner = trak
     for wanted in (*_TABLE, None):

@@ -1,4 +1,4 @@
-"""DJI telemetry subtitles: every dialect of the ``.SRT`` file beside a DJI video.
+"""DJI telemetry subtitles: every dialect of the ``.SRT`` file next to a DJI video.
 
 What the dialects disagree about: ``F/… GPS (…)`` and ``HOME(…) GPS(…,16)`` put the longitude first (the third number
 counts satellites), ``GPS(…,0.0M)`` of the Matrice 300 the latitude; ``longtitude`` is a spelling of the firmware;

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import SourceError
+from overflight.runtime.geodesy import distance_m
 from overflight.runtime.pose.attitude_tags import camera_attitude, vehicle_attitude
 from overflight.runtime.pose.camera_model import CameraModel, angles_of_f35, hfov_of
 from overflight.runtime.pose.exif import StillTags, Tags, Value, read_tags
 from overflight.runtime.pose.fields import position, utc_ns
-from overflight.runtime.pose.geodesy import distance_m
 from overflight.runtime.pose.record import DEFAULT_H_ACC_M, HeightAbove, Pose
 from overflight.runtime.pose.tag_values import TagValues
 

@@ -54,7 +54,7 @@ TIMES: dict[str, tuple[Clock, int]] = {
     "utc_s": ("utc", 1_000_000_000),
 }
 ISO_TIMES = ("time", "utc", "timestamp", "datetime")
-ELAPSED = "time(millisecond)"  # of a flight-log service, beside a UTC that has whole seconds
+ELAPSED = "time(millisecond)"  # of a flight-log service, next to a UTC that has whole seconds
 _ISO_COLUMNS = ("datetime(utc)", "custom.updatetime [utc]", *ISO_TIMES)
 _UNIT = re.compile(r"([^(\[]{1,80}?)\s{0,4}[(\[]([^)\]]{0,40})[)\]]")
 _FACTORS = {"feet": 0.3048, "ft": 0.3048, "mph": 0.44704, "km/h": 1 / 3.6, "kmh": 1 / 3.6, "knots": 1852 / 3600}

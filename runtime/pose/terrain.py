@@ -11,10 +11,10 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from overflight.runtime.errors import MissingError, SourceError, UsageError
+from overflight.runtime.geodesy import metres_per_degree, utm
 from overflight.runtime.geotiff.georeference import Georeference, is_utm, read_georeference
 from overflight.runtime.geotiff.raster import Raster
 from overflight.runtime.pose.fields import number, position
-from overflight.runtime.pose.geodesy import metres_per_degree, utm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 import msgspec
 
 from overflight.runtime.errors import SourceError
+from overflight.runtime.geodesy import offset
 from overflight.runtime.pose.attitude import slerp
-from overflight.runtime.pose.geodesy import offset
 from overflight.runtime.pose.record import DEFAULT_H_ACC_M, Attitude, Pose, Quality
 
 if TYPE_CHECKING:

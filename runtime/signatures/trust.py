@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import MissingError, SignatureError, UsageError
 from overflight.runtime.json_input import decode_json
 from overflight.runtime.paths import home as own_home
@@ -131,8 +132,6 @@ def trusted_folder(home: Path | None = None) -> Path:
 
 def trust_key(public: Path) -> tuple[PublicKey, Path]:
     """Copy a public key to the trusted ones; returns the key and its place. Raises UsageError, SignatureError."""
-    from overflight.runtime.bundle import write_atomically
-
     if not public.is_file():
         raise UsageError(f"{public}: no such file; expected the .pub file of: overflight keys new")
     key = PublicKey.parse(_read(public), source=str(public))
@@ -224,8 +223,6 @@ def accepted(path: Path) -> dict[str, Accepted]:
 @contextmanager
 def _record(path: Path) -> Iterator[dict[str, Accepted]]:
     """Give the accepted counters to change, one process at a time, and keep them on the disk."""
-    from overflight.runtime.bundle import write_atomically
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("w") as lock:

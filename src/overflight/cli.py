@@ -199,6 +199,6 @@ def _print_library(line: str) -> None:
 
 
 def _log_library(line: str) -> None:
-    from overflight.runtime.flight.log import say
+    from overflight.runtime.log import say
 
     say("library", line=line)

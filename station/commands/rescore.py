@@ -69,7 +69,7 @@ def _show(answer: Rescored, *, as_json: bool) -> None:
 
 
 def _write(out: Path, answers: list[Rescored]) -> None:
-    from overflight.runtime.bundle import write_atomically
+    from overflight.runtime.durable import write_atomically
     from overflight.runtime.errors import UsageError
     from overflight.runtime.geofiles.export import FORMATS
     from overflight.runtime.geofiles.layers import layers_of

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import MissingError, OverflightError
-from overflight.runtime.signatures.doors import signature_path
+from overflight.runtime.signatures.signature_files import signature_path
 from overflight.runtime.signatures.trust import Accepted
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
-from overflight.runtime.bundle import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE, Manifest, hash_file, write_atomically
+from overflight.runtime.bundle import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE, Manifest, hash_file
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import BundleError, OverflightError, UsageError
 from overflight.runtime.redact import redact
 from overflight.runtime.signatures import verify_signed

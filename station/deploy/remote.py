@@ -15,7 +15,7 @@ import msgspec
 
 from overflight.runtime.bundle import MANIFEST, SIGNATURE
 from overflight.runtime.errors import MissingError, OverflightError, UsageError
-from overflight.runtime.signatures.doors import signature_path
+from overflight.runtime.signatures.signature_files import signature_path
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,11 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overflight.runtime.bundle import MANIFEST, SIGNATURE, Bundle, write_atomically
+from overflight.runtime.bank import open_bank
+from overflight.runtime.bundle import MANIFEST, SIGNATURE, Bundle
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import BundleError, OverflightError
-from overflight.runtime.signatures import open_bank
-from overflight.runtime.signatures.doors import signature_path
+from overflight.runtime.signatures.signature_files import signature_path
 
 if TYPE_CHECKING:
     from overflight.runtime.bank import LabelBank

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from overflight.runtime.bank import open_bank
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.links.tls import NO_FILES
-from overflight.runtime.signatures import open_bank
 from overflight.runtime.signatures.trust import TrustedKeys, put_back
 from overflight.station.deploy.deployments import Deployment, Deployments
 from overflight.station.deploy.fetch import Web

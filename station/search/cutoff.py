@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

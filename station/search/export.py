@@ -7,7 +7,7 @@ import zipfile
 from typing import TYPE_CHECKING, Literal
 from xml.sax.saxutils import escape
 
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.geofiles.geojson import write_geojson
 from overflight.runtime.geofiles.geometry import point
 from overflight.runtime.geofiles.geopackage import write_geopackage

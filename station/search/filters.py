@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from overflight.runtime.errors import UsageError
-from overflight.runtime.pose.geodesy import distance_m
+from overflight.runtime.geodesy import distance_m
 
 if TYPE_CHECKING:
     import sqlite3

@@ -87,7 +87,7 @@ def answer_text(found: Found) -> str:
 
 def write_wall(path: Path, title: str, found: Found, hits: Sequence[Hit], pictures: Sequence[Picture]) -> None:
     """Write the wall; ``.png`` makes a contact sheet, anything else an HTML page."""
-    from overflight.runtime.bundle import write_atomically
+    from overflight.runtime.durable import write_atomically
 
     if path.suffix.lower() == ".png":
         _, encoded = opencv().imencode(".png", contact_sheet(title, found, hits, pictures))

@@ -18,7 +18,7 @@ def field(bundle: Bundle, *subjects: str, **more: object) -> Field:
 
 
 def test_our_engine_gives_a_complete_row(colour_bundle: Bundle) -> None:
-    """Samples, first inference told apart, hashes of what ran and on what, memory, and the floor."""
+    """Samples, first inference listed separately, hashes of what ran and on what, memory, and the floor."""
     (row,) = measure(field(colour_bundle, "ours:fp32"), PLAN)
     assert len(row.samples) == 3
     assert min(row.samples) > 0
@@ -34,12 +34,12 @@ def test_our_engine_gives_a_complete_row(colour_bundle: Bundle) -> None:
 
 def test_who_cannot_run_says_why(colour_bundle: Bundle, tmp_path: Path) -> None:
     """The others are measured all the same."""
-    told = measure(field(colour_bundle, "ours:fp32", "transformers_torch:fp32", checkpoint=tmp_path), PLAN)
-    assert told[0].samples
-    assert not told[1].samples
-    assert "transformers_torch" in told[1].reason
-    told = measure(field(colour_bundle, "flown:fp32", "naive:fp32"), PLAN, name="classify")
-    assert "--checkpoint" in told[1].reason
+    reported = measure(field(colour_bundle, "ours:fp32", "transformers_torch:fp32", checkpoint=tmp_path), PLAN)
+    assert reported[0].samples
+    assert not reported[1].samples
+    assert "transformers_torch" in reported[1].reason
+    reported = measure(field(colour_bundle, "flown:fp32", "naive:fp32"), PLAN, name="classify")
+    assert "--checkpoint" in reported[1].reason
 
 
 def test_every_peer_has_a_group_with_the_baseline() -> None:

@@ -21,7 +21,8 @@ from overflight.calibration.recipe import load_recipe
 from overflight.calibration.repeat import repeat
 from overflight.calibration.sensitivity import comfortable
 from overflight.calibration.write_bundle import ADDED, enrich_with
-from overflight.runtime.bundle import MANIFEST, Bundle, write_atomically
+from overflight.runtime.bundle import MANIFEST, Bundle
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.engines.record import Fidelity
 from overflight.runtime.errors import EngineError, MissingError, OverflightError, UsageError
 from overflight.runtime.evaluation.holdout import bundled_holdout, gather_heldout, overlap, read_picked
@@ -165,7 +166,7 @@ def test_what_costs_most_is_returned_to_float(
     assert all(one.loss is not None for one in found.recipe.products)
 
 
-def test_a_read_only_bundle_is_told(tower_bundle: Bundle, calibration: Calibration) -> None:
+def test_a_read_only_bundle_is_reported(tower_bundle: Bundle, calibration: Calibration) -> None:
     """With what to do; nothing of it has changed."""
     import os
 
@@ -192,9 +193,9 @@ def test_the_command_prints_and_fails_honestly(
     """JSON with verdicts; frames and a recipe at once is a wrong use; an unfaithful graph ends with exit code 1."""
     done = CliRunner().invoke(command, [str(tower_bundle.directory), str(scenery), "--count", "32", "--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert told["verdicts"]["int8"]["passed"]
-    assert len(told["recipe"]["products"]) == 12
+    reported = json.loads(done.stdout)
+    assert reported["verdicts"]["int8"]["passed"]
+    assert len(reported["recipe"]["products"]) == 12
     wrong = CliRunner().invoke(command, [str(tower_bundle.directory)])
     assert isinstance(wrong.exception, UsageError)
     from overflight.calibration import calibrate as room
@@ -209,7 +210,7 @@ def test_the_command_prints_and_fails_honestly(
     assert "0.995" in str(broken.exception)
 
 
-def test_a_torn_manifest_of_frames_is_told(tower_bundle: Bundle, calibration: Calibration) -> None:
+def test_a_torn_manifest_of_frames_is_reported(tower_bundle: Bundle, calibration: Calibration) -> None:
     """Not a traceback: the file and what to do."""
     made = enrich_with(tower_bundle, calibration)
     path = made.directory / "calibration/holdout.npz"

@@ -39,9 +39,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_the_default_models_graphs_build(bundle: Bundle, tmp_path: Path, graph: str) -> None:
     """TensorRT for RTX parses and builds both, strongly typed, without a GPU."""
     rtx = pytest.importorskip("tensorrt_rtx", reason="the gate for graphs needs: pip install tensorrt-rtx")
-    from overflight.export.plan import build_plan
+    from overflight.export.plan import PlanSettings, build_plan
 
-    build_plan(rtx, bundle.file(graph), tmp_path / "plan", max_batch=8, workspace=1 << 30)
+    build_plan(rtx, bundle.file(graph), tmp_path / "plan", PlanSettings(1 << 30))
     assert (tmp_path / "plan").stat().st_size > 1_000_000
 
 
@@ -49,11 +49,11 @@ def test_the_default_models_asymmetric_graph_is_refused(bundle: Bundle, tmp_path
     """The form for ONNX Runtime is not one for TensorRT, and says so."""
     rtx = pytest.importorskip("tensorrt_rtx", reason="the gate for graphs needs: pip install tensorrt-rtx")
     from overflight.export.derive import derive
-    from overflight.export.plan import build_plan
+    from overflight.export.plan import PlanSettings, build_plan
 
     derive(bundle.file("image.int8.onnx"), tmp_path / "u8.onnx", "static")
     with pytest.raises(EngineError, match=r"(?i)zero.point"):
-        build_plan(rtx, tmp_path / "u8.onnx", tmp_path / "plan", max_batch=1, workspace=1 << 30)
+        build_plan(rtx, tmp_path / "u8.onnx", tmp_path / "plan", PlanSettings(1 << 30))
 
 
 @pytest.mark.data

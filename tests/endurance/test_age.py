@@ -114,7 +114,7 @@ def start_sender(ports: list[int]) -> list[subprocess.Popen[bytes]]:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg program")
 def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> None:
-    """Beside it, in the same run over the same pictures, a plain OpenCV loop with the same engine time."""
+    """Next to it, in the same run over the same pictures, a plain OpenCV loop with the same engine time."""
     ports = [free_port(), free_port()]
     senders = start_sender(ports)
     plain_ages = (tmp_path / "plain").open("w+")
@@ -161,7 +161,7 @@ def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: Lab
     print(f"  since arrival:    {described(own_ms)}")
     print(f"  until superseded: {described(stalest_ms)}")
     print(f"plain OpenCV loop:  {described(loop_ms)}; the last {loop_ms[-1]:.0f} ms")
-    # A shared machine lets an engine of 200 ms take longer: the promise is held against what it took.
+    # On a shared machine an engine of 200 ms can take longer: compare with what it took.
     bound_ms = [2 * took + 1e3 / FPS for took in engine_ms]
     kept = np.mean([own <= bound for own, bound in zip(own_ms, bound_ms, strict=True)])
     engine = f"engine p50 {np.median(engine_ms):.0f} p95 {np.percentile(engine_ms, 95):.0f} ms"

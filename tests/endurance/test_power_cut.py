@@ -78,9 +78,9 @@ def test_killed_at_any_moment_a_flight_lacks_less_than_its_last_second(files: li
         assert read_record(out).ended_utc_ns is None
         began_ns = min(stamps, default=killed_ns)
         lost_ms.append((killed_ns - (stamps[-1] if stamps else began_ns)) / 1e6)
-        told = [line for line in rest.splitlines() if line.endswith(b"}")]
+        reported = [line for line in rest.splitlines() if line.endswith(b"}")]
         lost_frames.append(
-            len(told) and int(told[-1].split(b'"frame":')[1].split(b",")[0]) - (seen[-1] if seen else -1)
+            len(reported) and int(reported[-1].split(b'"frame":')[1].split(b",")[0]) - (seen[-1] if seen else -1)
         )
     print(f"\n{KILLS} kills at 100 fps: every journal opened")
     print(

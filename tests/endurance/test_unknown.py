@@ -1,6 +1,6 @@
-"""Unknowns: scenes that the bank does not name are told from those that it does, on the test split of AID.
+"""Unknowns: scenes that the bank does not name are separated from those that it does, on the test split of AID.
 
-Needs the imagery beside the checkout and the default model's bundle (``OVERFLIGHT_ENDURANCE_BUNDLE`` names another).
+Needs the imagery next to the checkout and the default model's bundle (``OVERFLIGHT_ENDURANCE_BUNDLE`` names another).
 The tower may have seen such scenes in training; what is unknown here is their names to the bank.
 """
 

@@ -152,7 +152,7 @@ def test_a_place_that_cannot_be_written_is_named(tiny: Tiny, tmp_path: Path) -> 
 def test_weights_outside_the_graph_are_part_of_the_bundle(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large tower's weights lie beside it, are proven with it, and one flipped byte there is the tower's."""
+    """A large tower's weights lie next to it, are proven with it, and one flipped byte there is the tower's."""
     monkeypatch.setattr(graph, "EXTERNAL_ABOVE_BYTES", 10_000)
     export(tiny("siglip"), tmp_path / "bundle")
     opened = Bundle.open(tmp_path / "bundle")

@@ -78,7 +78,7 @@ def test_only_standard_operators_and_no_shape_arithmetic(authored: tuple[Path, A
 
 
 def test_names_are_unique_stable_and_say_where_they_are(authored: tuple[Path, Any]) -> None:
-    """Calibration finds every layer by name, its constant beside it as [K, N]."""
+    """Calibration finds every layer by name, its constant next to it as [K, N]."""
     directory, model = authored
     graph = onnx.load(directory / "image.onnx").graph
     names = [node.name for node in graph.node]

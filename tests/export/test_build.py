@@ -195,7 +195,7 @@ def test_openvino_runs_the_unsigned_form(calibrated_bundle: Bundle, held: HeldOu
     whole.close()
 
 
-def test_what_is_not_here_is_told(tower_bundle: Bundle, calibrated_bundle: Bundle) -> None:
+def test_what_is_not_here_is_reported(tower_bundle: Bundle, calibrated_bundle: Bundle) -> None:
     """No GPU, no calibration: each candidate says why it was not tried; asked for alone it is exit code 3."""
     found, absent = find_candidates(calibrated_bundle, "auto")
     assert {one.target for one in found} >= {"onnxruntime-cpu"}
@@ -307,9 +307,9 @@ def test_the_command_prints_its_table(calibrated_bundle: Bundle, scenery: Path) 
     assert "onnxruntime-cpu int8 static" in done.stdout
     done = CliRunner().invoke(command, [where, "--target", "onnxruntime-cpu", "--frames", str(scenery), "--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert told["samples"] == 96
-    assert told["overlapping"] > 30
+    reported = json.loads(done.stdout)
+    assert reported["samples"] == 96
+    assert reported["overlapping"] > 30
     assert "look like ones it was calibrated with" in done.stderr
 
 
@@ -355,7 +355,7 @@ def test_a_build_killed_at_a_random_moment_leaves_a_bundle_and_a_default_that_ru
         chosen = choose(bundle)
         assert chosen.record is not None, chosen.note
         assert refusal(chosen.record) is None
-        # Another of the proven engines may have been the fastest this time: as near as the gate lets int8 be.
+        # Another of the proven engines may have been the fastest this time: as near as the gate allows for int8.
         assert measure(expected, np.array(chosen.engine.embed(held.frames[:2]))).cosine_mean > 0.99
         for entry in Store(bundle).entries():
             entry.check(bundle)

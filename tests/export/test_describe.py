@@ -1,4 +1,4 @@
-"""Descriptions: families are told apart, and what cannot be exported is refused in one line."""
+"""Descriptions: families are recognised, and what cannot be exported is refused in one line."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_preprocessing_that_cannot_be_kept_is_refused(
 
 
 def test_omitted_settings_have_the_defaults_of_their_class(tiny: Tiny) -> None:
-    """CLIPImageProcessor crops unless it is told not to, whatever the file leaves out; a larger edge is kept."""
+    """CLIPImageProcessor crops unless configured not to, whatever the file leaves out; a larger edge is kept."""
     directory = tiny("clip")
     path = directory / "preprocessor_config.json"
     settings = json.loads(path.read_text())

@@ -45,20 +45,20 @@ def test_vectors_are_unit_float32_in_the_order_given(text_bundle: Bundle) -> Non
 
 def test_each_distinct_text_is_encoded_once(text_bundle: Bundle) -> None:
     """Repeats, and texts that differ in what the tokeniser drops, cost nothing."""
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     with TextEncoder(text_bundle) as encoder:
-        encoder.encode(["river", "River.", "river", "beach"], lambda done, total: told.append((done, total)))
-    assert told == [(2, 2)]
+        encoder.encode(["river", "River.", "river", "beach"], lambda done, total: progress.append((done, total)))
+    assert progress == [(2, 2)]
 
 
 def test_progress_ends_at_the_total(text_bundle: Bundle) -> None:
     """The bar moves with every batch and ends full."""
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     with TextEncoder(text_bundle) as encoder:
         encoder.encode_ids(
-            [(3, *[1] * 63), *[(number, *[1] * 63) for number in range(4, 40)]], lambda *x: told.append(x)
+            [(3, *[1] * 63), *[(number, *[1] * 63) for number in range(4, 40)]], lambda *x: progress.append(x)
         )
-    assert told == [(16, 37), (32, 37), (37, 37)]
+    assert progress == [(16, 37), (32, 37), (37, 37)]
 
 
 def test_no_texts_are_no_vectors(text_bundle: Bundle) -> None:
@@ -124,7 +124,7 @@ def test_a_bundle_without_a_text_tower_says_so(text_bundle: Bundle, tmp_path: Pa
 
 
 def test_without_onnxruntime_the_extra_is_named(text_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing library is told with its cure."""
+    """A missing library is reported with the command that installs it."""
     import sys
 
     no_module: Any = None

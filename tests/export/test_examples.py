@@ -50,7 +50,7 @@ def test_too_few_and_contradictory_examples_are_refused() -> None:
     background = cloud(20, OTHER, 2)
     with pytest.raises(UsageError, match="1 of 9 examples are also in the background"):
         label_from_examples(np.concatenate([cloud(8, WANTED, 1), background[:1]]), background)
-    with pytest.raises(UsageError, match="cannot be told from the background"):
+    with pytest.raises(UsageError, match="cannot be separated from the background"):
         label_from_examples(cloud(20, WANTED, 3), cloud(20, WANTED, 4))
 
 

@@ -1,4 +1,4 @@
-"""The file a graph becomes: valid protobuf written by hand, weights inside or beside it.
+"""The file a graph becomes: valid protobuf written by hand, weights inside or next to it.
 
 Covers: export/tower.py.
 """

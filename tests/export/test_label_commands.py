@@ -50,7 +50,7 @@ def test_the_list_of_commands_says_what_the_help_says(name: str) -> None:
     assert f"overflight {name} " in text
 
 
-def test_labels_writes_the_bank_beside_its_file(text_bundle: Bundle, tmp_path: Path) -> None:
+def test_labels_writes_the_bank_next_to_its_file(text_bundle: Bundle, tmp_path: Path) -> None:
     """The table names every label, its prompts and its nearest neighbour; the last line says what was written."""
     path = tmp_path / "scenes.txt"
     path.write_text("river\nbeach\n[bold]\n")
@@ -79,7 +79,7 @@ def test_labels_as_json(text_bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_refused_file_leaves_the_old_bank(text_bundle: Bundle, tmp_path: Path) -> None:
-    """Mistakes are told, exit code 2, and what lay there stays whole."""
+    """Mistakes are reported with exit code 2, and what lay there stays whole."""
     path = tmp_path / "scenes.txt"
     path.write_text("river\n")
     call("labels", path, "--bundle", text_bundle.directory)

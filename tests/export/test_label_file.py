@@ -1,4 +1,4 @@
-"""A label file is read as its author meant it, and every mistake is told with its line.
+"""A label file is read as its author meant it, and every mistake is reported with its line.
 
 Covers: export/label_lines.py, export/tables.py.
 """
@@ -162,7 +162,7 @@ labels = []
     assert [line.split(": ", 2)[1] for line in got] == [
         f"line {number}" for number in (2, 3, 4, 4, 4, 5, 6, 9, 10, 11, 13)
     ]
-    told = "\n".join(got)
+    reported = "\n".join(got)
     for part in (
         "'georsclp'",
         "'colour'",
@@ -174,11 +174,11 @@ labels = []
         "'no slot'",
         "'empty'",
     ):
-        assert part in told
+        assert part in reported
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "reported"),
     [
         ('labels = "river"', "expected a list"),
         ('labels = ["a"]\ngroups = 3', "expected tables"),
@@ -196,9 +196,9 @@ labels = []
         ("x = " + "[" * 5000, "nested too deeply"),
     ],
 )
-def test_each_mistake_is_told(source: str, told: str) -> None:
+def test_each_mistake_is_reported(source: str, reported: str) -> None:
     """What was got, what was expected, in which line."""
-    assert told in "\n".join(mistakes(source))
+    assert reported in "\n".join(mistakes(source))
 
 
 def test_a_text_that_stands_in_several_places_has_its_own_lines() -> None:
@@ -220,7 +220,7 @@ threshold = 0.5
 
 
 def test_a_tables_key_is_not_taken_for_a_labels() -> None:
-    """A mistake of the file is told with its own line, though a label has the same key before it."""
+    """A mistake of the file is reported with its own line, though a label has the same key before it."""
     source = 'labels = [{ text = "a", templates = "plain", threshold = 0.5 }]\ntemplates = "x"\nthreshold = 2'
     assert [line.split(": ")[1] for line in mistakes(source)] == ["line 2", "line 3"]
 

@@ -119,13 +119,13 @@ def test_a_sentence_stands_for_itself(text_bundle: Bundle) -> None:
 
 def test_every_distinct_prompt_is_encoded_once(text_bundle: Bundle) -> None:
     """Two labels that share a prompt share its cost."""
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     file = parse_toml(
         'labels = [{ text = "a", prompts = ["river", "port"] }, { text = "b", prompts = ["port", "beach"] }]',
         *(PLAIN, "x.toml", "x"),
     )
-    compile_file(file, text_bundle, lambda done, total: told.append((done, total)))
-    assert told == [(3, 3)]
+    compile_file(file, text_bundle, lambda done, total: progress.append((done, total)))
+    assert progress == [(3, 3)]
 
 
 def test_all_mistakes_are_listed_with_their_lines(text_bundle: Bundle) -> None:
@@ -180,7 +180,7 @@ def test_near_duplicates_are_warned_of_with_their_cosine(text_bundle: Bundle) ->
 
 
 def test_near_duplicates_by_template_name_the_templates(text_bundle: Bundle) -> None:
-    """Labels that differ in their templates alone are told by these."""
+    """Labels that differ in their templates alone are distinguished by these."""
     source = f"""
     labels = [{{ text = "river", prompts = ["{"river " * 20}port"] }},
               {{ text = "stream", prompts = ["river"], templates = "{"river " * 20}{{}}" }}]
@@ -214,7 +214,7 @@ def test_the_nearest_of_two_is_the_other_even_where_they_are_opposed(text_bundle
 
 
 def test_text_the_tower_cannot_read_is_warned_of(text_bundle: Bundle) -> None:
-    """Chinese on an English vocabulary is encoded nonsense: the characters and their share are told."""
+    """Chinese on an English vocabulary is encoded nonsense: the characters and their share are reported."""
     (warning,) = compile_file(parse_text("beach\n市场 river", PLAIN, "x.txt", "x"), text_bundle).warnings
     assert warning.startswith("x.txt: line 2: '市场 river': the text tower cannot read '市场' (33%")
 
@@ -225,7 +225,7 @@ def test_two_unreadable_labels_are_duplicates(text_bundle: Bundle) -> None:
 
 
 def test_compile_bank_reads_the_file_and_the_bank_survives_the_disk(text_bundle: Bundle, tmp_path: Path) -> None:
-    """The bank is written beside its file and read back as it was."""
+    """The bank is written next to its file and read back as it was."""
     path = tmp_path / "scenes.txt"
     path.write_text("river\nbeach\n")
     bank = compile_bank(path, text_bundle, templates="georsclip")
@@ -243,7 +243,7 @@ def test_a_bank_of_many_forms_stays_small(text_bundle: Bundle) -> None:
     assert len(str(bank.header.labels)) < 200 * len(words)
 
 
-def test_where_the_bank_cannot_be_written_is_told(text_bundle: Bundle, tmp_path: Path) -> None:
+def test_where_the_bank_cannot_be_written_is_reported(text_bundle: Bundle, tmp_path: Path) -> None:
     """A missing directory is a wrong request."""
     with pytest.raises(UsageError, match=r"No such file .*-o BANK"):
         save_bank(compile_labels(["river"], text_bundle), tmp_path / "missing" / "x.safetensors")

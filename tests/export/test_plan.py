@@ -87,7 +87,7 @@ class FakeLogger:
 
 
 class FakeLibrary:
-    """A TensorRT whose parser, cache and builder do as they are told."""
+    """A TensorRT whose parser, cache and builder return what the test sets."""
 
     __version__ = "10.3.0"
     IProgressMonitor = FakeMonitor

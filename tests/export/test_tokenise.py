@@ -66,7 +66,7 @@ def test_no_texts_are_no_rows() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=st.text(max_size=120))
 def test_encoding_is_never_longer_than_the_context(kind: Family, text: str) -> None:
-    """Any text becomes exactly `context` ids of the vocabulary, and a longer one is told by its length."""
+    """Any text becomes exactly `context` ids of the vocabulary, and a longer one is recognised by its length."""
     tokeniser = read(kind)
     tokens = tokeniser.split(text)
     assert len(tokens.ids) == CONTEXT[kind]

@@ -346,7 +346,7 @@ def _minisign(text: str) -> object:
 
 
 def _received(data: bytes, folder: Path) -> object:
-    from overflight.runtime.signatures import receive_bank
+    from overflight.runtime.bank import receive_bank
 
     return receive_bank(data, source="input")
 

@@ -26,7 +26,7 @@ def test_memory_of_an_orin_nano(tree: Grow) -> None:
 
 
 def test_no_meminfo_is_no_memory(tmp_path: Path) -> None:
-    """Where nothing is told, nothing is claimed."""
+    """Where nothing is known, nothing is claimed."""
     assert memory.read(tmp_path) is None
 
 

@@ -12,7 +12,7 @@ from overflight.models import card
 MODELS = Path(__file__).parents[2] / "models"
 
 
-def test_the_card_shows_the_results_beside_it() -> None:
+def test_the_card_shows_its_results() -> None:
     """Rendering it again changes nothing."""
     text = (MODELS / "README.md").read_text(encoding="utf-8")
     results = json.loads((MODELS / "results.json").read_text(encoding="utf-8"))

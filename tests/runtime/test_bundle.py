@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from overflight.runtime.bundle import MANIFEST, Bundle, seal, write_atomically
+from overflight.runtime.bundle import MANIFEST, Bundle, seal
 from overflight.runtime.errors import BundleError, UsageError
 
 
@@ -73,18 +73,3 @@ def test_sealing_names_every_file(copy: Path) -> None:
     (copy / "labels" / "a.safetensors").write_bytes(b"x")
     sealed = seal(copy, Bundle.open(copy).manifest)
     assert set(sealed.manifest.files) == {"image.onnx", "labels/a.safetensors"}
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failing disk leaves what was there, and no rubbish beside it."""
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def fail(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -126,7 +126,7 @@ def test_a_bank_of_another_model_is_used_wrongly(given: list[str], colour_bank: 
 
 
 def test_a_label_file_is_not_a_bank(given: list[str], tmp_path: Path) -> None:
-    """Whoever forgets to compile is told how to."""
+    """Whoever forgets to compile gets the command."""
     (tmp_path / "labels.txt").write_text("meadow\nforest\n")
     refused(call("classify", tmp_path / "x.png", *given[:3], tmp_path / "labels.txt"), 1, "overflight labels")
 

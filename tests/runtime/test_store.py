@@ -157,12 +157,12 @@ def test_a_killed_build_leaves_nothing_that_counts(store: Store) -> None:
 
 
 def test_two_builders_do_not_share_a_store(store: Store) -> None:
-    """The second is told, not queued for minutes in silence."""
+    """The second is refused at once and not queued for minutes."""
     with store.lock(), pytest.raises(EngineError, match="another build"), Store(store.bundle).lock():
         pass
 
 
-def test_a_home_that_cannot_be_written_is_told(
+def test_a_home_that_cannot_be_written_is_reported(
     colour_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the variable that moves it."""

@@ -33,7 +33,7 @@ cv2 = pytest.importorskip("cv2")
 
 @pytest.mark.slow
 def test_a_flight_to_look_at(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> None:
-    """Every frame of the film has its observation, and the video, the report and the journal lie beside them."""
+    """Every frame of the film has its observation, and the video, the report and the journal lie next to them."""
     out = tmp_path / "demo"
     with Overflight.load(colour_bundle, colour_bank) as overflight:
         left = demonstrate(overflight, out, silent=True)
@@ -85,9 +85,9 @@ def test_command(
     said = json.loads(CliRunner().invoke(command, ["--out", out, "--json"], catch_exceptions=False).output)
     assert said["observations"] == 5
     assert said["shares"] == {"green": 1.0}
-    told = CliRunner().invoke(command, ["--out", out, "--replace"], catch_exceptions=False).output.splitlines()
-    assert [line.split()[0] for line in told] == ["5", "median", "seen:", "report", "video"]
-    assert told[2] == "seen: green 100%"
+    reported = CliRunner().invoke(command, ["--out", out, "--replace"], catch_exceptions=False).output.splitlines()
+    assert [line.split()[0] for line in reported] == ["5", "median", "seen:", "report", "video"]
+    assert reported[2] == "seen: green 100%"
 
 
 def test_default_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def test_names_every_label_and_reason(make_flight: MakeFlight) -> None:
 
 
 def test_asks_for_nothing_else(make_flight: MakeFlight) -> None:
-    """The page addresses nothing outside itself but the flight's own video beside it."""
+    """The page addresses nothing outside itself but the flight's own video next to it."""
     flight = make_flight(["meadow"] * 60, source=str(FILM))
     (flight / "annotated.mp4").touch()
     reader, text = _read(flight)
@@ -115,7 +115,7 @@ def test_torn_line_is_said(make_flight: MakeFlight) -> None:
 
 
 def test_missing_end_is_said(make_flight: MakeFlight) -> None:
-    """A flight without a recorded end is told from one that ended."""
+    """A flight without a recorded end is distinguished from one that ended."""
     reader, _ = _read(make_flight(["meadow"] * 5, ended_because=None, ended_utc_ns=None, observed=0))
     assert any("no recorded end" in text for text in reader.texts)
 
@@ -157,7 +157,7 @@ def test_pictures_of_stills(make_flight: MakeFlight, tmp_path: Path) -> None:
 
 
 def test_command(make_flight: MakeFlight, tmp_path: Path) -> None:
-    """The command writes where it is told and prints the figures."""
+    """The command writes to the given path and prints the figures."""
     out = tmp_path / "elsewhere.html"
     result = CliRunner().invoke(command, [str(make_flight(["meadow"] * 3)), "-o", str(out), "--json"])
     assert result.exit_code == 0

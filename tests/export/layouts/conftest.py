@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from overflight.export.torchvision_operators import define_missing_operators
+
 Build = Callable[..., Any]
 
 VISION = {"image_size": 56, "layers": 2, "width": 128, "patch_size": 14}
@@ -19,6 +21,7 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "lay
 @pytest.fixture(scope="session")
 def open_clip() -> Any:
     """open_clip, or a skip that says why it cannot be imported."""
+    define_missing_operators()
     try:
         import open_clip
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
@@ -33,9 +36,8 @@ def torch() -> Any:
 
 
 @pytest.fixture(scope="session")
-def clip_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip_tokenizer(tmp_path_factory: pytest.TempPathFactory, open_clip: Any) -> Path:
     """CLIP's tokenizer.json, made of the vocabulary that open_clip ships."""
-    open_clip = pytest.importorskip("open_clip")
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     source = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")

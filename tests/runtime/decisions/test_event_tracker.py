@@ -21,12 +21,15 @@ def observation(number: int, captured_ns: int | None = None) -> Observation:
     return Observation(number, captured, 0, None, (), Costs(0, 0, 0), "b", "e", captured_utc_ns=10**18 + captured)
 
 
+RULES = EventRules(2, 3, cool_down_s=0)
+
+
 def verdict(score: float | None, still: float | None = None) -> Decision:
     present = {} if score is None else {"fire": score}
     return Decision(None, present, present if still is None else {"fire": still})
 
 
-def told(scores: Sequence[float | None], rules: EventRules = EventRules(2, 3, cool_down_s=0)) -> list[tuple[str, int]]:  # noqa: B008
+def tracked(scores: Sequence[float | None], rules: EventRules = RULES) -> list[tuple[str, int]]:
     follower = EventTracker(rules, "f")
     events = [event for n, score in enumerate(scores) for event in follower.follow(observation(n), verdict(score))]
     return [(event.type, event.frame) for event in events + follower.end()]
@@ -34,22 +37,22 @@ def told(scores: Sequence[float | None], rules: EventRules = EventRules(2, 3, co
 
 def test_a_single_look_is_no_event() -> None:
     """N of M must agree."""
-    assert told([0.9, None, None, 0.9, None, None]) == []
+    assert tracked([0.9, None, None, 0.9, None, None]) == []
 
 
 def test_an_event_begins_and_ends_once() -> None:
     """A miss in between changes nothing; enough of them end it."""
-    assert told([0.9, 0.9, None, 0.9, None, None, None]) == [("begin", 1), ("end", 4)]
+    assert tracked([0.9, 0.9, None, 0.9, None, None, None]) == [("begin", 1), ("end", 4)]
 
 
 def test_what_lasts_ends_with_the_flight() -> None:
     """No event is left open."""
-    assert told([0.9, 0.9, 0.9]) == [("begin", 1), ("end", 2)]
+    assert tracked([0.9, 0.9, 0.9]) == [("begin", 1), ("end", 2)]
 
 
 def test_a_rising_score_is_told_once() -> None:
     """A tenth more is news, less is not."""
-    assert told([0.5, 0.5, 0.55, 0.7, 0.71]) == [("begin", 1), ("change", 3), ("end", 4)]
+    assert tracked([0.5, 0.5, 0.55, 0.7, 0.71]) == [("begin", 1), ("change", 3), ("end", 4)]
 
 
 def test_a_begun_event_needs_less_to_last() -> None:
@@ -62,14 +65,14 @@ def test_a_begun_event_needs_less_to_last() -> None:
 
 def test_a_least_duration_holds_back_short_runs() -> None:
     """Ten looks a second: half a second is five of them later."""
-    assert told([0.9] * 8, EventRules(2, 3, least_s=0.5, cool_down_s=0))[0] == ("begin", 5)
+    assert tracked([0.9] * 8, EventRules(2, 3, least_s=0.5, cool_down_s=0))[0] == ("begin", 5)
 
 
 def test_a_cool_down_keeps_one_thing_from_ringing_twice() -> None:
     """After its end a label stays silent for a while."""
     scores = [0.9, 0.9, None, None, 0.9, 0.9, 0.9]
-    assert [kind for kind, _ in told(scores)] == ["begin", "end", "begin", "end"]
-    assert [kind for kind, _ in told(scores, EventRules(2, 3, cool_down_s=5))] == ["begin", "end"]
+    assert [kind for kind, _ in tracked(scores)] == ["begin", "end", "begin", "end"]
+    assert [kind for kind, _ in tracked(scores, EventRules(2, 3, cool_down_s=5))] == ["begin", "end"]
 
 
 def test_a_long_gap_ends_what_was_seen_before_it() -> None:

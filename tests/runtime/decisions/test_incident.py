@@ -6,8 +6,8 @@ import msgspec
 
 from overflight.runtime.decisions.incident import Incidents
 from overflight.runtime.event import Event
+from overflight.runtime.geodesy import offset
 from overflight.runtime.pose.footprint import Place
-from overflight.runtime.pose.geodesy import offset
 
 S = 1_000_000_000
 

@@ -146,7 +146,7 @@ def test_an_engine_built_by_another_tensorrt(tree: Grow, bundle: Bundle) -> None
     assert "flies on onnxruntime-cpu-int8-def instead" in check.found
 
 
-def test_tensorrt_from_pypi_beside_jetpacks_own(tree: Grow, bundle: Bundle) -> None:
+def test_tensorrt_from_pypi_next_to_jetpacks_own(tree: Grow, bundle: Bundle) -> None:
     """A Python package of another version than the library cannot load."""
     root = tree(NANO)
     info = root / SITE / "tensorrt-11.4.0.dist-info"

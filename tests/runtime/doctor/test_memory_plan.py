@@ -97,7 +97,7 @@ def test_what_is_no_tower_is_refused(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "depth"), [(256, 12), (512, 12), (1024, 4)])
-def test_the_prediction_beside_the_measured_peak(tmp_path: Path, width: int, depth: int) -> None:
+def test_the_prediction_is_near_the_measured_peak(tmp_path: Path, width: int, depth: int) -> None:
     """ONNX Runtime, three sizes: a fresh process never peaks above the plan, and the plan is not a third too careful.
 
     How the weights are packed depends on the processor: with matrix units (AMX) they take a quarter more than without.

@@ -198,7 +198,7 @@ def test_no_gpu_is_missing(cuda: FakeCudart) -> None:
         CudaMemory(cuda)
 
 
-def test_a_full_gpu_is_told() -> None:
+def test_a_full_gpu_is_reported() -> None:
     """The call that failed and its code are in the message."""
     memory = CudaMemory(FakeCudart(broken="cudaMalloc"))
     with pytest.raises(EngineError, match="cudaMalloc failed"):

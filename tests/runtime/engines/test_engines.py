@@ -1,4 +1,4 @@
-"""The engines beside the reference: OpenVINO on this processor, ONNX Runtime CUDA on a fake one.
+"""The engines next to the reference: OpenVINO on this processor, ONNX Runtime CUDA on a fake one.
 
 Covers: runtime/engines/engine.py, runtime/engines/openvino.py, runtime/engines/ort.py, runtime/engines/ort_cuda.py.
 """
@@ -66,7 +66,7 @@ def test_onnx_runtime_does_not_call_home(calibrated_bundle: Bundle, tmp_path: Pa
     assert list(home.rglob("*")) == []
 
 
-def test_openvino_takes_the_float_type_it_is_told(calibrated_bundle: Bundle) -> None:
+def test_openvino_takes_the_requested_float_type(calibrated_bundle: Bundle) -> None:
     """Left to itself it would compute an fp32 graph in bf16 on processors that can, and not say so."""
     pytest.importorskip("openvino")
     for islands in native_islands():

@@ -99,7 +99,7 @@ def test_golden_vectors_of_another_tower_fail(tower_bundle: Bundle) -> None:
     assert "golden vectors differ" in found.reasons[0]
 
 
-def test_what_cannot_be_replayed_is_told(colour_bundle: Bundle, tower_bundle: Bundle) -> None:
+def test_what_cannot_be_replayed_is_reported(colour_bundle: Bundle, tower_bundle: Bundle) -> None:
     """No golden vectors, or a file that is none."""
     with pytest.raises(MissingError, match=r"golden\.npz"):
         verify(colour_bundle)
@@ -114,6 +114,6 @@ def test_the_command_prints(tower_bundle: Bundle) -> None:
     assert done.exit_code == 0, done.output
     assert "largest difference" in done.stdout
     done = CliRunner().invoke(command, [str(tower_bundle.directory), "--json"])
-    told = json.loads(done.stdout)
-    assert told["passed"] is True
+    reported = json.loads(done.stdout)
+    assert reported["passed"] is True
     assert msgspec.json.decode(done.stdout)["engine"] == "onnxruntime-cpu fp32"

@@ -1,6 +1,6 @@
 """The flight directory: complete at the end, readable after the worst end.
 
-Covers: runtime/flight/live_line.py, runtime/flight/log.py, runtime/records.py.
+Covers: runtime/flight/live_line.py, runtime/log.py, runtime/records.py.
 """
 
 from __future__ import annotations

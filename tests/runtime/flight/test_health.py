@@ -169,7 +169,7 @@ def test_a_broken_request_is_answered_or_closed(
 
 
 def test_uploads_are_taken_one_at_a_time(door: Door) -> None:
-    """The second is told to come again, so that memory is bounded by one bank."""
+    """The second is asked to retry, so that memory is bounded by one bank."""
     door.hold.clear()
     answers: list[Any] = []
     first = threading.Thread(target=lambda: answers.append(door.fetch("/bank", b"first")))

@@ -157,7 +157,7 @@ def format_1(tmp_path: Path) -> Path:
 
 
 def test_a_journal_of_format_1_is_read(format_1: Path) -> None:
-    """Frames that the user asked to skip are told from lost ones, which format 1 counted together."""
+    """Frames that the user asked to skip are counted apart from lost ones, which format 1 counted together."""
     reader = JournalReader(format_1)
     (frame,) = reader.frames()
     assert reader.format == 1

@@ -85,13 +85,17 @@ def test_a_flight_says_where_and_to_whom(
     """The link gets each event with its place and one picture, and the map shows the footprints and the events."""
     uri, got = hook
     peripherals = PeripheralConfig(str(video.with_suffix(".srt")), "hfov=71.6", (uri,), video.parent / "outbox.sqlite")
-    told: list[Event] = []
+    reported: list[Event] = []
     with Overflight.load(colour_bundle, colour_bank) as overflight:
         fly(
-            overflight, str(video), video.parent / "flight", FlightConfig(peripherals=peripherals), on_event=told.append
+            overflight,
+            str(video),
+            video.parent / "flight",
+            FlightConfig(peripherals=peripherals),
+            on_event=reported.append,
         )
     events = [msgspec.json.decode(body, type=Event) for kind, body in got if kind == "application/json"]
-    assert sorted(events, key=lambda event: event.key) == sorted(told, key=lambda event: event.key)
+    assert sorted(events, key=lambda event: event.key) == sorted(reported, key=lambda event: event.key)
     red = [event for event in events if event.label == "red"]
     assert [event.type for event in red] == ["begin", "end"]
     assert red[0].place is not None

@@ -127,14 +127,14 @@ def test_gdal_reads_what_was_written(flown: Path, format: str) -> None:  # noqa:
 
 
 def test_a_geopackage_is_one(flown: Path) -> None:
-    """GDAL says EPSG:4326 and the extent; the file carries GeoPackage's own marks and no log beside it."""
+    """GDAL says EPSG:4326 and the extent; the file carries GeoPackage's own marks and no log next to it."""
     if shutil.which("ogrinfo") is None:
         pytest.skip("GDAL is not installed: apt-get install gdal-bin")
     (path,) = export_flight(flown, ["gpkg"]).files
-    told = subprocess.run(["ogrinfo", "-so", "-al", path], capture_output=True, text=True, check=True)
-    assert told.stderr == ""
-    assert told.stdout.count('ID["EPSG",4326]') == 4
-    assert "Extent: (149.02" in told.stdout
+    reported = subprocess.run(["ogrinfo", "-so", "-al", path], capture_output=True, text=True, check=True)
+    assert reported.stderr == ""
+    assert reported.stdout.count('ID["EPSG",4326]') == 4
+    assert "Extent: (149.02" in reported.stdout
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA application_id").fetchone() == (0x47504B47,)
     assert connection.execute("PRAGMA user_version").fetchone() == (10300,)
@@ -218,8 +218,8 @@ def test_the_command_says_what_it_wrote(flown: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "5 footprints, 5 observations, 1 track, 1 events; 1 observations have no position" in done.output
     assert sorted(p.name for p in (flown / "maps").iterdir()) == [f"flight.{name}" for name in sorted(FORMATS)]
-    told = json.loads(runner.invoke(command, ["export", str(flown), "--json"]).output)
-    assert told["features"]["footprints"] == 5
+    reported = json.loads(runner.invoke(command, ["export", str(flown), "--json"]).output)
+    assert reported["features"]["footprints"] == 5
 
 
 def test_what_cannot_be_exported_is_said(flown: Path, tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ class TakListener:
 
 
 class Autopilot:
-    """pymavlink as a vehicle: heartbeats and telemetry to the companion's port, and all that it is told, kept."""
+    """pymavlink as a vehicle: heartbeats and telemetry to the companion's port, and a list of all that it receives."""
 
     def __init__(self, beat_s: float = 0.2, system: int = 7) -> None:
         self.port = free_port(socket.SOCK_DGRAM)

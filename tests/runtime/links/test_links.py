@@ -46,11 +46,11 @@ def test_mqtt_says_new_update_end(broker: Any, step: Step, wait: Wait, tmp_path:
     assert wait(lambda: len(broker.keys) == 3 and len(broker.topic("of/thumbnails/flight-1")) == 1)
     (status,) = links.close()
     assert (status.waiting, status.trouble, status.sent) == (0, None, 4)
-    told = [json.loads(payload) for payload in broker.topic("of/events")]
-    assert [one["type"] for one in told] == ["new", "update", "end"]
-    assert told[0]["before"] is None
-    assert told[1]["before"] == told[0]["after"]
-    assert told[2]["after"]["place"]["error_m"] == 5.0
+    reported = [json.loads(payload) for payload in broker.topic("of/events")]
+    assert [one["type"] for one in reported] == ["new", "update", "end"]
+    assert reported[0]["before"] is None
+    assert reported[1]["before"] == reported[0]["after"]
+    assert reported[2]["after"]["place"]["error_m"] == 5.0
     assert broker.topic("of/thumbnails/flight-1") == [b"\xff\xd8jpeg"]
     assert wait(lambda: broker.topic("of/available") == [b"online", b"stopped"])
 
@@ -103,7 +103,7 @@ def test_webhook_posts_json_with_a_key(web: Any, step: Step, wait: Wait, tmp_pat
     assert "secret" not in status.name
 
 
-def test_webhook_tries_again_and_gives_up_only_when_told(web: Any, step: Step, wait: Wait, tmp_path: Path) -> None:
+def test_webhook_tries_again_and_gives_up_only_when_asked(web: Any, step: Step, wait: Wait, tmp_path: Path) -> None:
     """503 keeps the message until 200; 422 means never, is counted, and does not block what follows."""
     links = Links.open([web.uri], tmp_path / "o.sqlite")
     web.status = 503
@@ -198,7 +198,7 @@ def test_a_marker_is_cursor_on_target() -> None:
 def test_the_autopilot_hears_texts_and_places_and_nothing_else(
     autopilot: Any, step: Step, wait: Wait, tmp_path: Path
 ) -> None:
-    """STATUSTEXT on begin and end, the tracked point at each step, heartbeats as an onboard computer beside it."""
+    """STATUSTEXT on begin and end, the tracked point at each step, heartbeats as an onboard computer next to it."""
     links = Links.open([autopilot.uri], tmp_path / "o.sqlite")
 
     def heard(kind: str) -> list[Any]:

@@ -36,9 +36,9 @@ def test_bank_set_takes_only_signed_banks(
 ) -> None:
     """Unsigned, changed and replayed banks are answered on bank/state with the reason; a newer one is used."""
     from overflight.runtime.signatures.secret_key import SecretKey
-    from overflight.runtime.signatures.signing import sign_path
     from overflight.runtime.signatures.terms import Terms
     from overflight.runtime.signatures.trust import trust_key
+    from overflight.runtime.signing import sign_path
 
     monkeypatch.setenv("OVERFLIGHT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OVERFLIGHT_TRUSTED_KEYS", str(tmp_path / "keys"))

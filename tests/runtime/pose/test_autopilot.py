@@ -137,7 +137,7 @@ def flying(address: str) -> Iterator[list[Any]]:
 
     line = mavutil.mavlink_connection(f"udpout:{address}", source_system=7, dialect="common")
     ground = mavutil.mavlink_connection(f"udpout:{address}", source_system=255, dialect="common")
-    stop, told = threading.Event(), []
+    stop, reported = threading.Event(), []
 
     def fly() -> None:
         began_s = time.monotonic()
@@ -149,11 +149,11 @@ def flying(address: str) -> Iterator[list[Any]]:
             line.mav.global_position_int_send(boot_ms, -202533000, 1490251000, 150_000, 50_000, 1000, 0, 0, 9000)
             message = line.recv_match(blocking=True, timeout=0.05)
             if message is not None:
-                told.append(message)
+                reported.append(message)
 
     thread = threading.Thread(target=fly, daemon=True)
     thread.start()
-    yield told
+    yield reported
     stop.set()
     thread.join()
     line.close()
@@ -161,7 +161,7 @@ def flying(address: str) -> Iterator[list[Any]]:
 
 
 def test_a_live_autopilot_fills_the_track(flying: list[Any], address: str) -> None:
-    """Position and attitude arrive, the vehicle is told from the ground station, and nothing is sent to it unasked."""
+    """Position and attitude arrive from the vehicle, not from the ground station; nothing is sent unasked."""
     vehicle = Autopilot(Address.parse(f"udpin:{address}"))
     deadline_s = time.monotonic() + 10
     while len(vehicle.telemetry.track) < 5 and time.monotonic() < deadline_s:
@@ -188,7 +188,7 @@ def test_streams_are_asked_for_only_when_a_rate_is_given(flying: list[Any], addr
 
 
 @pytest.mark.parametrize("uri", ["mavlink:", "udpin:0.0.0.0:1?speed=3", "udpin:0.0.0.0:1?baud=fast"])
-def test_a_wrong_address_is_told(uri: str) -> None:
+def test_a_wrong_address_is_reported(uri: str) -> None:
     """The address says what it may hold."""
     with pytest.raises(UsageError, match=r"expected|numbers"):
         Address.parse(uri)

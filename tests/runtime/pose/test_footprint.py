@@ -1,6 +1,6 @@
 """Footprints against published test vectors and an independent geodesy.
 
-Covers: runtime/pose/camera_model.py, runtime/pose/geodesy.py.
+Covers: runtime/pose/camera_model.py, runtime/geodesy.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overflight.runtime.errors import UsageError
+from overflight.runtime.geodesy import distance_m, offset
 from overflight.runtime.pose.camera_model import CameraModel, angles_of_f35
 from overflight.runtime.pose.footprint import locate, pitch_error_m
-from overflight.runtime.pose.geodesy import distance_m, offset
 from overflight.runtime.pose.record import Attitude, Pose
 
 CAMERA = CameraModel(71.6, 56.8)
@@ -145,7 +145,7 @@ def test_35_mm_equivalent_compares_diagonals() -> None:
 
 
 def test_a_camera_is_read_from_one_line() -> None:
-    """The option's text becomes a camera; anything else is told what was expected."""
+    """The option's text becomes a camera; anything else is refused with what was expected."""
     assert CameraModel.parse("hfov=71.6,vfov=56.8,gimbal=-90,ground=12") == CameraModel(71.6, 56.8, -90.0, None, 12.0)
     assert CameraModel.parse("f35=24,aspect=4:3").hfov_deg == pytest.approx(71.6, abs=0.05)
     for wrong in (

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from overflight.runtime.errors import UsageError
 from overflight.runtime.frame import Frame
+from overflight.runtime.geodesy import distance_m
 from overflight.runtime.pose.autopilot import Address
 from overflight.runtime.pose.camera_model import CameraModel
-from overflight.runtime.pose.geodesy import distance_m
 from overflight.runtime.pose.geotag import Geotagger
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def test_a_tile_has_a_place_of_its_own(csv: Path) -> None:
     assert left.lon_deg < 8.0
 
 
-def test_wrong_requests_are_told(csv: Path, tmp_path: Path) -> None:
+def test_wrong_requests_are_reported(csv: Path, tmp_path: Path) -> None:
     """Unknown endings, missing files, wrong options and stills without a folder each get one line."""
     for uri, error in (
         (str(tmp_path / "none.gpx"), UsageError),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from overflight.runtime.errors import SourceError
 from overflight.runtime.frame import Frame
-from overflight.runtime.pose.geodesy import distance_m
+from overflight.runtime.geodesy import distance_m
 from overflight.runtime.pose.geotag import Geotagger
 from overflight.runtime.pose.klv import decode_local_set, read_klv
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overflight.runtime.errors import SourceError
+from overflight.runtime.geodesy import distance_m
 from overflight.runtime.pose.fields import utc_ns
-from overflight.runtime.pose.geodesy import distance_m
 from overflight.runtime.pose.gpmf import read_gpmf
 from overflight.runtime.pose.gpx import read_gpx
 from overflight.runtime.pose.stills import read_still

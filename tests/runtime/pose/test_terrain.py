@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from overflight.runtime.errors import MissingError, SourceError, UsageError
 from overflight.runtime.frame import Frame
+from overflight.runtime.geodesy import distance_m, metres_per_degree, utm
 from overflight.runtime.pose.camera_model import CameraModel
 from overflight.runtime.pose.footprint import GROUND_SLOPE, locate
-from overflight.runtime.pose.geodesy import distance_m, metres_per_degree, utm
 from overflight.runtime.pose.geotag import Geotagger
 from overflight.runtime.pose.record import Attitude, Pose
 from overflight.runtime.pose.terrain import Terrain

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overflight.runtime.pose.geodesy import distance_m
+from overflight.runtime.geodesy import distance_m
 from overflight.runtime.pose.record import Attitude, Pose
 from overflight.runtime.pose.track import PoseTrack
 

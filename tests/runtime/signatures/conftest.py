@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from overflight.runtime.signatures.secret_key import SecretKey
-from overflight.runtime.signatures.signing import sign_path
 from overflight.runtime.signatures.terms import Terms
 from overflight.runtime.signatures.trust import trust_key
+from overflight.runtime.signing import sign_path
 
 pytest.importorskip("cryptography", reason="signatures need the signatures extra")
 

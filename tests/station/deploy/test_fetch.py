@@ -207,9 +207,9 @@ def test_a_signature_is_asked_before_the_files(
     """An unsigned bundle costs the link two small answers; a signed one is deployed with its signature."""
     pytest.importorskip("cryptography")
     from overflight.runtime.signatures.secret_key import SecretKey
-    from overflight.runtime.signatures.signing import sign_path
     from overflight.runtime.signatures.terms import Terms
     from overflight.runtime.signatures.trust import trust_key
+    from overflight.runtime.signing import sign_path
 
     monkeypatch.setenv("OVERFLIGHT_TRUSTED_KEYS", str(tmp_path / "keys"))
     key = SecretKey.make()

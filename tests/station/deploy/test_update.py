@@ -62,7 +62,7 @@ def say() -> Iterator[Callable[..., int]]:
 
 def current(aircraft: Aircraft) -> tuple[str, str]:
     """Return the names of the bundle and the bank that a flight would open now."""
-    from overflight.runtime.signatures import open_bank
+    from overflight.runtime.bank import open_bank
 
     folder = aircraft.home / "deployments" / "current"
     bundle = Bundle.open(folder / "bundle")
@@ -271,9 +271,9 @@ def test_signatures_decide_and_rollback_returns_their_counters(
     """Unsigned and older bundles are refused; a rollback may use the older one, and its flight is not refused."""
     pytest.importorskip("cryptography")
     from overflight.runtime.signatures.secret_key import SecretKey
-    from overflight.runtime.signatures.signing import sign_path
     from overflight.runtime.signatures.terms import Terms
     from overflight.runtime.signatures.trust import trust_key
+    from overflight.runtime.signing import sign_path
 
     monkeypatch.setenv("OVERFLIGHT_TRUSTED_KEYS", str(tmp_path / "keys"))
     key = SecretKey.make()

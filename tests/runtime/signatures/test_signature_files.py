@@ -1,6 +1,6 @@
 """The doors of a machine that trusts a key: files, the watched folder, HTTP, MQTT, and the commands.
 
-Covers: runtime/commands/keys.py, runtime/commands/sign.py, runtime/signatures/signing.py.
+Covers: runtime/commands/keys.py, runtime/commands/sign.py, runtime/signing.py.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from click.testing import CliRunner
 
 from overflight.cli import overflight as cli
 from overflight.runtime import LabelBank, Overflight
+from overflight.runtime.bank import open_bank, receive_bank
 from overflight.runtime.bundle import Bundle, seal
 from overflight.runtime.errors import SignatureError
 from overflight.runtime.flight.bank_watch import BankWatch
 from overflight.runtime.flight.control_token import token_path
 from overflight.runtime.flight.run import FlightConfig, fly
-from overflight.runtime.signatures import open_bank, receive_bank
-from overflight.runtime.signatures.doors import split_signed
+from overflight.runtime.signatures.signature_files import split_signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -229,7 +229,7 @@ def test_secrets_stay_off_the_aircraft(tmp_path: Path, monkeypatch: pytest.Monke
     """On a Jetson neither keys new nor sign run: exit code 2 and the reason."""
     board = tmp_path / "nv_tegra_release"
     board.write_text("# R36")
-    monkeypatch.setattr("overflight.runtime.signatures.signing.BOARD", board)
+    monkeypatch.setattr("overflight.runtime.signing.BOARD", board)
     for arguments in (["keys", "new", str(tmp_path / "k.key")], ["sign", str(tmp_path), "--key", "k.key"]):
         done = CliRunner().invoke(cli, arguments)
         assert "secret keys stay on the ground" in str(done.exception)

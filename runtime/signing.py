@@ -1,15 +1,19 @@
-"""Signing: a bundle's manifest as it will be deployed, or a label bank."""
+"""Sign bundles and label banks, and check them as an aircraft would."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from overflight.runtime.bank import LabelBank, open_bank
+from overflight.runtime.bundle import MANIFEST, Bundle
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import OverflightError, UsageError
-from overflight.runtime.signatures.doors import signature_path
 from overflight.runtime.signatures.minisign import verify
+from overflight.runtime.signatures.signature_files import signature_path
 
 if TYPE_CHECKING:
+    from overflight.runtime.signatures import Approval
     from overflight.runtime.signatures.secret_key import SecretKey
     from overflight.runtime.signatures.terms import Terms
 
@@ -21,9 +25,6 @@ def sign_path(path: Path, key: SecretKey, terms: Terms) -> Path:
 
     The content is checked first, so that nothing damaged is ever signed. Raises what reading it raises.
     """
-    from overflight.runtime.bank import LabelBank
-    from overflight.runtime.bundle import MANIFEST, Bundle, write_atomically
-
     if path.is_dir():
         Bundle.open(path, signed=False).verify()
         signed = path / MANIFEST
@@ -40,6 +41,15 @@ def sign_path(path: Path, key: SecretKey, terms: Terms) -> Path:
     except OSError as error:
         raise OverflightError(f"{place}: {error.strerror}; copy it to a folder that can be written") from error
     return place
+
+
+def check_path(path: Path) -> Approval | None:
+    """Check a bundle (a folder) or a bank (a file) as this machine would before using it."""
+    if path.is_dir():
+        opened = Bundle.open(path)
+        opened.verify()
+        return opened.approval
+    return open_bank(path).approval
 
 
 def refuse_on_board() -> None:
