@@ -65,6 +65,36 @@ def utm(
     return 500_000 + 0.9996 * radius_m * east, (10_000_000 if south else 0) + 0.9996 * radius_m * north
 
 
+def from_utm(
+    easting_m: NDArray[np.float64], northing_m: NDArray[np.float64], epsg: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (latitude, longitude) in degrees of points in a zone of UTM on WGS 84: ``utm`` the other way round.
+
+    Krüger's series back to the conformal latitude, then Newton's method for the geographic one (Karney 2011, eq. 19).
+    """
+    south, zone = epsg >= 32700, epsg % 100
+    n = FLATTENING / (2 - FLATTENING)
+    radius_m = 0.9996 * SEMI_MAJOR_M / (1 + n) * (1 + n**2 / 4 + n**4 / 64)
+    beta = (n / 2 - 2 * n**2 / 3 + 37 * n**3 / 96 - n**4 / 360, n**2 / 48 + n**3 / 15 - 437 * n**4 / 1440,
+            17 * n**3 / 480 - 37 * n**4 / 840, 4397 * n**4 / 161280)  # fmt: skip
+    north = (northing_m - (10_000_000 if south else 0)) / radius_m
+    east = (easting_m - 500_000) / radius_m
+    xi = north - sum(b * np.sin(2 * j * north) * np.cosh(2 * j * east) for j, b in enumerate(beta, start=1))
+    eta = east - sum(b * np.cos(2 * j * north) * np.sinh(2 * j * east) for j, b in enumerate(beta, start=1))
+    conformal = np.sin(xi) / np.hypot(np.sinh(eta), np.cos(xi))
+    root, tau = math.sqrt(ECCENTRICITY_2), conformal / (1 - ECCENTRICITY_2)
+    for _ in range(3):
+        sigma = np.sinh(root * np.arctanh(root * tau / np.hypot(1, tau)))
+        found = tau * np.hypot(1, sigma) - sigma * np.hypot(1, tau)
+        slope = (1 + (1 - ECCENTRICITY_2) * tau**2) / ((1 - ECCENTRICITY_2) * np.hypot(1, tau))
+        tau = tau + (conformal - found) / np.hypot(1, found) * slope
+    return np.degrees(np.arctan(tau)), _wrapped(np.degrees(np.arctan2(np.sinh(eta), np.cos(xi))) + zone * 6 - 183)
+
+
+def _wrapped(lon_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (lon_deg + 180.0) % 360.0 - 180.0
+
+
 def _radii_m(lat_deg: float) -> tuple[float, float]:
     w2 = 1 - ECCENTRICITY_2 * math.sin(math.radians(lat_deg)) ** 2
     return SEMI_MAJOR_M * (1 - ECCENTRICITY_2) / w2**1.5, SEMI_MAJOR_M / math.sqrt(w2)

@@ -77,7 +77,7 @@ class Overflight:
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle or default_bundle())
         if not isinstance(labels, LabelBank):
-            labels = LabelBank.load(_own_bank(opened)) if labels is None else open_bank(labels, opened)
+            labels = LabelBank.load(own_bank(opened)) if labels is None else open_bank(labels, opened)
         labels.check_fits(opened.manifest)
         chosen = choose(opened, target, precision, forced=forced, threads=threads)
         return cls(opened, chosen.engine, labels, margin=margin, tiling=tiling, engine_note=chosen.note)
@@ -134,7 +134,8 @@ def embed(engine: Engine, bundle: Bundle, pictures: Sequence[NDArray[np.uint8] |
     return embeddings
 
 
-def _own_bank(bundle: Bundle) -> Path:
+def own_bank(bundle: Bundle) -> Path:
+    """Return the first label bank that is part of a bundle. Raises MissingError where there is none."""
     banks = sorted(name for name in bundle.manifest.files if name.startswith("labels/"))
     if not banks:
         raise MissingError(

@@ -39,8 +39,8 @@ def data(name: str, value: object) -> Element:
     return tag("script", raw, type="application/json", id=name)
 
 
-def page(title: str, body: Iterable[Child], *, style: str, script: str) -> bytes:
-    """Write a whole document that asks for nothing else: ``style`` and ``script``, files of this room, are inside."""
+def page(title: str, body: Iterable[Child], *, style: str, script: str | None) -> bytes:
+    """Write a whole document that asks for nothing else: ``style`` and ``script`` are files of this room."""
     here = Path(__file__).parent
     head = tag(
         "head",
@@ -50,6 +50,6 @@ def page(title: str, body: Iterable[Child], *, style: str, script: str) -> bytes
         tag("title", title),
         tag("style", (here / style).read_text(encoding="utf-8")),
     )
-    tail = tag("script", (here / script).read_text(encoding="utf-8"))
+    tail = None if script is None else tag("script", (here / script).read_text(encoding="utf-8"))
     document = tag("html", head, tag("body", body, tail), lang="en")
     return b"<!doctype html>\n" + bytes(tostring(document, encoding="utf-8", method="html")) + b"\n"

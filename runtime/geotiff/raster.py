@@ -49,6 +49,14 @@ class Raster:
         self._cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._cached_bytes = 0
 
+    def limit_cache(self, width: int, height: int) -> None:
+        """Keep no more decoded pieces than a window of this size touches: for windows that are read once."""
+        layout = self.layout
+        across = min(layout.across, -(-width // layout.segment_width) + 1)
+        down = min(layout.down, -(-height // layout.segment_height) + 1)
+        piece = layout.segment_width * layout.segment_height * layout.samples * layout.dtype.itemsize
+        self._most_cached = min(self._most_cached, across * down * layout.planes * piece)
+
     def close(self) -> None:
         """Close the file."""
         self._tiff.close()

@@ -98,8 +98,14 @@ class Mosaic:
 
     live = False
 
-    def __init__(self, path: Path, window: int = WINDOW_PX, view: View | None = None) -> None:
-        """Open a mosaic. Raises SourceError for a file that cannot be shown, UsageError for a view of other bands."""
+    def __init__(
+        self, path: Path, window: int = WINDOW_PX, view: View | None = None, *, small_cache: bool = False
+    ) -> None:
+        """Open a mosaic. Raises SourceError for a file that cannot be shown, UsageError for a view of other bands.
+
+        ``small_cache`` keeps only the decoded pieces that neighbouring windows share; pieces that two rows of windows
+        share are then decoded twice.
+        """
         view = View(window) if view is None else view
         self.name = str(path)
         self._file = path.name
@@ -117,18 +123,31 @@ class Mosaic:
         longest = max(layout.width, layout.height)
         self._window = view.window if longest > 2 * view.window else longest  # what fits one look is not cut
         self._tops, self._lefts = _starts(layout.height, self._window), _starts(layout.width, self._window)
+        if small_cache:
+            self._raster.limit_cache(self._window, self._window)
 
     @property
     def count(self) -> int:
         """How many windows there are."""
         return len(self._tops) * len(self._lefts)
 
-    def frames(self) -> Iterator[Frame]:
-        """Read window by window. Raises SourceError at the end if some could not be read."""
+    @property
+    def grid(self) -> tuple[int, int]:
+        """How many rows and columns of windows there are."""
+        return len(self._tops), len(self._lefts)
+
+    @property
+    def gsd_m(self) -> float | None:
+        """How many metres of ground a pixel covers in the middle; None where the file does not say."""
+        layout, found = self._raster.layout, self._georeference
+        return None if found is None else found.gsd_m(layout.width / 2, layout.height / 2)
+
+    def frames(self, first: int = 0, last: int | None = None) -> Iterator[Frame]:
+        """Read the windows from ``first`` to before ``last``. Raises SourceError at the end if some cannot be read."""
         lost = unreadable = 0
         reason = ""
-        where = [(top, left) for top in self._tops for left in self._lefts]
-        for place, (top, left) in enumerate(where):
+        where = [(top, left) for top in self._tops for left in self._lefts][first:last]
+        for place, (top, left) in enumerate(where, start=first):
             arrived_ns = time.monotonic_ns()
             try:
                 pixels = self._read(top, left)
