@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -94,10 +95,10 @@ def wait_for(out: Path, shards: int, child: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
-def ray_workers() -> list[psutil.Process]:
-    """Return Ray's worker processes that run a shard now."""
+def _processes(pattern: str) -> list[int]:
+    """Return the processes whose command line matches."""
     return [
-        one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [""])[0].startswith("ray::_work")
+        int(one) for one in subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False).stdout.split()
     ]
 
 
