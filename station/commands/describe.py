@@ -67,7 +67,7 @@ def _describe(
 def _write(described: Described, path: Path, language: Language) -> None:
     import msgspec
 
-    from overflight.runtime.bundle import write_atomically
+    from overflight.runtime.durable import write_atomically
     from overflight.station.describe.map import export_tiles
     from overflight.station.describe.write import to_html, to_markdown
 

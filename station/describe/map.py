@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import UsageError
 from overflight.runtime.geofiles.geojson import write_geojson
 from overflight.runtime.geofiles.geometry import polygon

@@ -85,7 +85,7 @@ def transformer(epsg: int):  # type: ignore[no-untyped-def]  # noqa: ANN201 - py
 
 def metres_between(lon: Points, lat: Points, origin: tuple[float, float]) -> tuple[Points, Points]:
     """Return metres east and north of an origin (lon, lat), for the reach of one mosaic."""
-    from overflight.runtime.pose.geodesy import metres_per_degree
+    from overflight.runtime.geodesy import metres_per_degree
 
     north_m, east_m = metres_per_degree(origin[1])
     turn = (lon - origin[0] + 180.0) % 360.0 - 180.0
