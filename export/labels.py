@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from overflight.export.coarse import coarse_warnings
 from overflight.export.default_decisions import DefaultDecisions, read_decisions
 from overflight.export.encode import TextEncoder
 from overflight.export.label_file import SUFFIXES, LabelEntry, LabelFile, Mistakes, from_list, read_label_file
@@ -111,7 +112,7 @@ def compile_file(
     texts = bank.vectors[: len(means)]
     cosines = texts @ texts.T
     near = _near_duplicates(file.entries, prompts, embedded, cosines)
-    return Compilation(bank, _rows(bank, prompts, cosines), (*warnings, *near))
+    return Compilation(bank, _rows(bank, prompts, cosines), (*warnings, *coarse_warnings(file), *near))
 
 
 def lint(file: LabelFile, tokeniser: Tokeniser) -> tuple[list[list[Prompt]], list[str]]:

@@ -39,7 +39,7 @@ def data(name: str, value: object) -> Element:
     return tag("script", raw, type="application/json", id=name)
 
 
-def page(title: str, body: Iterable[Child], *, style: str, script: str | None) -> bytes:
+def page(title: str, body: Iterable[Child], *, style: str, script: str | None, language: str = "en") -> bytes:
     """Write a whole document that asks for nothing else: ``style`` and ``script`` are files of this room."""
     here = Path(__file__).parent
     head = tag(
@@ -51,5 +51,5 @@ def page(title: str, body: Iterable[Child], *, style: str, script: str | None) -
         tag("style", (here / style).read_text(encoding="utf-8")),
     )
     tail = None if script is None else tag("script", (here / script).read_text(encoding="utf-8"))
-    document = tag("html", head, tag("body", body, tail), lang="en")
+    document = tag("html", head, tag("body", body, tail), lang=language)
     return b"<!doctype html>\n" + bytes(tostring(document, encoding="utf-8", method="html")) + b"\n"

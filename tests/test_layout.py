@@ -56,7 +56,7 @@ def test_a_module_opens_with_one_sentence_and_stays_readable(path: Path) -> None
 def test_a_commands_line_is_its_own(name: str) -> None:
     """The table that keeps ``overflight --help`` fast says what each command's own help says."""
     room, line = COMMANDS[name]
-    command = importlib.import_module(f"overflight.{room}.commands.{name}").command
+    command = importlib.import_module(f"overflight.{room}.commands.{name.replace('-', '_')}").command
     assert isinstance(command, click.Command)
     assert (command.help or "").splitlines()[0] == line
 
@@ -64,7 +64,9 @@ def test_a_commands_line_is_its_own(name: str) -> None:
 def test_every_command_is_in_the_table() -> None:
     """A command file without a line in the table could never be called."""
     files = [path for room in ROOMS for path in (ROOT / room / "commands").glob("*.py")]
-    defined = {path.stem for path in files if re.search(r"^def command\(", path.read_text(), re.MULTILINE)}
+    defined = {
+        path.stem.replace("_", "-") for path in files if re.search(r"^def command\(", path.read_text(), re.MULTILINE)
+    }
     assert defined == set(COMMANDS)
 
 

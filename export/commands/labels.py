@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     help=f"The published forms for labels whose file names none; the model's own, else {DEFAULT}, when left out.",
 )
 @click.option("--no-defaults", is_flag=True, help="Leave out the model's own threshold and background.")
+@click.option("--list", "listed", is_flag=True, help="List the label files that come with the package.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
     labels: Path | None,
@@ -44,10 +45,12 @@ def command(
     background: tuple[Path, ...],
     with_text: bool,
     prevalence: float,
+    listed: bool,
 ) -> None:
     """Compile a label file into a label bank.
 
-    LABELS is a .txt file with one label per line, or TOML with groups, templates, prompts, background and thresholds.
+    LABELS is a .txt file with one label per line, or TOML with groups, templates, prompts, background and thresholds,
+    or the name of a label file that comes with the package (--list shows them).
     Labels without a threshold get the model's own, and every bank its background for pictures without a view, where
     the bundle has them. Mistakes are listed with their lines; nothing is written then.
 
@@ -56,14 +59,19 @@ def command(
 
     \b
     overflight labels scenes.txt --bundle models/bundle
+    overflight labels flood -o flood.safetensors
     overflight labels --examples fire=fire/ --examples smoke=smoke/ --background other/ -o fire.safetensors
     """
     from overflight.export.label_file import read_label_file
     from overflight.export.labels import bank_path, compile_file, save_bank
     from overflight.export.prompts import read_templates
+    from overflight.export.shipped_labels import find_labels
     from overflight.runtime.bundle import Bundle, default_bundle
     from overflight.runtime.errors import UsageError
 
+    if listed:
+        _list(as_json=as_json)
+        return
     if examples:
         _from_examples(labels, bundle, out, templates, examples, background, prevalence, with_text, as_json=as_json)
         return
@@ -71,16 +79,28 @@ def command(
         raise UsageError("no labels; name a label file, or folders of pictures with --examples")
     started = time.perf_counter()
     opened = Bundle.open(bundle or default_bundle(), signed=False)
-    file = read_label_file(labels, read_templates(templates or opened.manifest.templates or DEFAULT))
+    source = find_labels(labels)
+    file = read_label_file(source, read_templates(templates or opened.manifest.templates or DEFAULT))
     with _Bar(shown=not as_json) as bar:
         compilation = compile_file(file, opened, bar.update, defaults=not no_defaults)
-    path = out or bank_path(labels)
+    path = out or (bank_path(labels) if source == labels else Path(f"{labels.name}.safetensors"))
     save_bank(compilation.bank, path)
     seconds = time.perf_counter() - started
     if as_json:
         click.echo(_to_json(compilation, path, seconds))
     else:
         _show(compilation, path, seconds)
+
+
+def _list(*, as_json: bool) -> None:
+    from overflight.export.shipped_labels import purpose, shipped_names
+
+    names = {name: purpose(name) for name in shipped_names()}
+    if as_json:
+        click.echo(msgspec.json.encode(names).decode())
+        return
+    for name, text in names.items():
+        click.echo(f"{name:18}{text}")
 
 
 def _from_examples(

@@ -11,11 +11,15 @@ import sqlite3
 import struct
 from typing import TYPE_CHECKING
 
+from overflight.runtime.geofiles.style import qml
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from overflight.runtime.geofiles.geometry import Geometry
     from overflight.runtime.geofiles.layers import Layer, Value
+    from overflight.runtime.geofiles.style import Style
 
 APPLICATION_ID = 0x47504B47  # "GPKG"
 VERSION = 10300
@@ -47,8 +51,19 @@ _SYSTEMS = [
 _TIMES = ("utc", "began", "ended")
 
 
-def write_geopackage(path: Path, layers: list[Layer]) -> None:
-    """Write each layer as a table of features in EPSG:4326, atomically."""
+# The table in which QGIS keeps styles: it has no geometry, and is registered as attributes, as QGIS itself does.
+_STYLES = """
+CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256),
+  f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT,
+  styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
+  update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')));
+INSERT INTO gpkg_contents (table_name, data_type, identifier, srs_id) VALUES ('layer_styles', 'attributes',
+  'layer_styles', 0);
+"""
+
+
+def write_geopackage(path: Path, layers: list[Layer], styles: Mapping[str, Style] | None = None) -> None:
+    """Write each layer as a table of features in EPSG:4326, atomically; ``styles`` are by layer, for QGIS."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     try:
@@ -63,6 +78,8 @@ def write_geopackage(path: Path, layers: list[Layer]) -> None:
             for layer in layers:
                 _write_layer(connection, layer)
             connection.execute("COMMIT")
+            if styles:
+                _write_styles(connection, styles)
         finally:
             connection.close()
         partial.replace(path)
@@ -92,6 +109,15 @@ def _write_layer(connection: sqlite3.Connection, layer: Layer) -> None:
     connection.executemany(
         f'INSERT INTO "{layer.name}" (geom, {names}) VALUES ({marks})',  # noqa: S608 - our own column names
         ((_blob(f.geometry), *(f.properties[column] for column in columns)) for f in layer.features),
+    )
+
+
+def _write_styles(connection: sqlite3.Connection, styles: Mapping[str, Style]) -> None:
+    connection.executescript(_STYLES)
+    connection.executemany(
+        "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
+        "styleQML, styleSLD, useAsDefault, description, owner) VALUES ('', '', ?, 'geom', ?, ?, '', 1, '', '')",
+        ((name, name, qml(style)) for name, style in styles.items()),
     )
 
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from overflight.runtime.records import Observation
 
 Value = str | int | float | bool | None
-LayerName = Literal["footprints", "observations", "track", "events", "hits", "covered", "gaps", "cells"]
+LayerName = Literal[
+    "footprints", "observations", "track", "events", "hits", "covered", "gaps", "cells", "tiles", "changes"
+]
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ def write_csv(path: Path, layers: list[Layer]) -> None:
         for feature in layer.features:
             place = feature.geometry.parts[0][0] if feature.geometry.kind == "Point" else None
             lat, lon = (f"{place[1]:.7f}", f"{place[0]:.7f}") if place else ("", "")
-            values = [_cell(feature.properties.get(column)) for column in columns]
+            values = [safe_cell(feature.properties.get(column)) for column in columns]
             table.writerow([layer.name, lat, lon, *values, feature.geometry.wkt()])
     write_atomically(path, text.getvalue().encode())
 
 
-def _cell(value: object) -> object:
+def safe_cell(value: object) -> object:
     """Keep a label that begins like a formula from being run by a spreadsheet."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -11,7 +11,7 @@ import numpy as np
 
 from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.frame import Frame
-from overflight.runtime.geotiff.georeference import read_georeference
+from overflight.runtime.geotiff.georeference import Georeference, read_georeference
 from overflight.runtime.geotiff.layout import (
     BLACK_IS_ZERO,
     BY_LIBTIFF,
@@ -170,6 +170,36 @@ class Mosaic:
                 f"({reason.removeprefix(f'{self.name}: ').partition(';')[0]}); copy it again, or rewrite it: "
                 f"{rewrite(self.name)}"
             )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self._raster.layout.width, self._raster.layout.height
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """Where the mosaic lies; None where the file does not say."""
+        return self._georeference
+
+    @property
+    def masked(self) -> bool:
+        """Whether the file itself marks pixels without a picture: by an alpha band, a value, or numbers not finite."""
+        layout = self._raster.layout
+        return layout.alpha is not None or layout.nodata is not None or layout.dtype.kind == "f"
+
+    def region(self, top: int, left: int, bottom: int, right: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read a rectangle as RGB ``[H, W, 3]`` and which of its pixels have a picture ``[H, W]``."""
+        layout = self._raster.layout
+        alpha = _NO_BANDS if layout.alpha is None else (layout.alpha,)
+        values = self._raster.read(top, left, bottom, right, (*self._bands, *alpha))
+        shown = values[:, :, : len(self._bands)]
+        known = np.isfinite(shown).all(axis=2)
+        if layout.nodata is not None:
+            known &= ~(shown == layout.nodata).all(axis=2)
+        if alpha:
+            known &= values[:, :, -1] > 0
+        pixels = _to_8_bits(shown, self._stretch, layout)
+        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels), known
 
     def close(self) -> None:
         """Close the file."""

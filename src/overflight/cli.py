@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "similarity": ("export", "Compare a picture with texts."),
     "labels": ("export", "Compile a label file into a label bank."),
     "archive": ("station", "Keep flights together on the ground, so that they can be searched."),
+    "describe": ("station", "Describe a picture, a mosaic or a flight: place, cover, state, season, quality."),
     "search": ("station", "Search an archive by sentences and pictures."),
     "bulk": ("station", "Embed many pictures, videos, mosaics and flights into Parquet files."),
     "review": ("station", "Confirm or reject what a search or an event found, and merge reviews."),
@@ -75,7 +76,7 @@ class _Rooms(click.Group):
         if cmd_name not in COMMANDS:
             return None
         room, _ = COMMANDS[cmd_name]
-        command = import_module(f"overflight.{room}.commands.{cmd_name}").command
+        command = import_module(f"overflight.{room}.commands.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -24,7 +24,7 @@ def tile_places(place: Place | None, rows: int, columns: int) -> list[Place | No
     """
     if place is None or len(place.footprint) != 4:
         return [place] * (rows * columns)
-    project = _homography(place.footprint)
+    project = picture_to_ground(place.footprint)
     return [
         _placed(place, project, (column / columns, row / rows, (column + 1) / columns, (row + 1) / rows))
         for row in range(rows)
@@ -39,7 +39,7 @@ def _placed(place: Place, project: NDArray[np.float64], box: tuple[float, float,
     return msgspec.structs.replace(place, lat_deg=lat_deg, lon_deg=lon_deg, footprint=ring)
 
 
-def _homography(ring: tuple[tuple[float, float], ...]) -> NDArray[np.float64]:
+def picture_to_ground(ring: tuple[tuple[float, float], ...]) -> NDArray[np.float64]:
     """Return the 3 x 3 matrix that maps the picture's corners to a footprint's (longitude, latitude).
 
     The eight equations of Hartley and Zisserman, "Multiple View Geometry", 2nd edition, section 4.1, with the last

@@ -11,7 +11,7 @@ import numpy as np
 
 from overflight.runtime.errors import missing_extra
 from overflight.runtime.geotiff.georeference import is_utm
-from overflight.runtime.pose.geodesy import from_utm
+from overflight.runtime.geodesy import from_utm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

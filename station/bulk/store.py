@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overflight.runtime.bundle import hash_file, sync_directory, write_atomically
+from overflight.runtime.bundle import hash_file
+from overflight.runtime.durable import sync_directory, write_atomically
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.station.bulk.records import Refused, Settings, Shard, ShardRecord
 from overflight.station.bulk.rows import GROUP_ROWS, pyarrow

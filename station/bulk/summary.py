@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from overflight.runtime.bundle import write_atomically
+from overflight.runtime.durable import write_atomically
 from overflight.station.page import page, tag
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import numpy as np
 
 from overflight import __version__
 from overflight.runtime.bank import LabelBank
-from overflight.runtime.bundle import Bundle, write_atomically
+from overflight.runtime.bundle import Bundle
+from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import UsageError
 from overflight.runtime.flight.directory import BANKS, JOURNAL, RECORD
 from overflight.runtime.flight.journal import connect

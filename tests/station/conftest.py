@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -11,12 +11,15 @@ import pytest
 from overflight.runtime.records import SCHEMA, Costs, FlightRecord, Observation, Score, encode_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.bundle import Bundle
     from overflight.station.archive import Archive
+    from overflight.station.ground import GroundPicture
 
 LABELS = ("meadow", "dense forest & fen", "</script><script>alert('label')</script>", "water")
 FRAME_NS = 40_000_000
@@ -123,3 +126,48 @@ def archive(fly_over: Callable[..., Path], tmp_path: Path) -> Archive:
     made.add(fly_over("first", [RED, GREEN, GREEN]))
     made.add(fly_over("second", [BLUE, RED]))
     return made
+
+
+@pytest.fixture
+def geotiff() -> Callable[..., Path]:
+    """Return a writer of GeoTIFFs north up, in one of the systems that drones' products come in."""
+    tifffile = pytest.importorskip("tifffile")
+
+    def write(
+        path: Path,
+        pixels: NDArray[Any],
+        epsg: int = 32611,
+        gsd: float = 0.5,
+        at: tuple[float, float] = (256_000.0, 4_107_000.0),
+        nodata: str | None = None,
+        **more: Any,
+    ) -> Path:
+        degrees = epsg == 4326
+        keys = [1, 1, 0, 3, 1024, 0, 1, 2 if degrees else 1, 1025, 0, 1, 1, 2048 if degrees else 3072, 0, 1, epsg]
+        tags: list[tuple[int, str, int, Any, bool]] = [
+            (33550, "d", 3, (gsd, gsd, 0.0), True),
+            (33922, "d", 6, (0.0, 0.0, 0.0, *at, 0.0), True),
+            (34735, "H", len(keys), tuple(keys), True),
+        ]
+        if nodata is not None:
+            tags.append((42113, "s", 0, nodata, True))
+        tifffile.imwrite(path, pixels, extratags=tags, photometric="rgb", **more)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., GroundPicture]]:
+    """Return a function that opens a picture, which is closed after the test."""
+    from overflight.station.ground import open_picture
+
+    pictures: list[GroundPicture] = []
+
+    def open_one(path: Path, **given: Any) -> GroundPicture:
+        pictures.append(open_picture(path, **given))
+        return pictures[-1]
+
+    yield open_one
+    for picture in pictures:
+        picture.close()
