@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from overflight.runtime.errors import missing_extra
-from overflight.runtime.geotiff.georeference import is_utm
 from overflight.runtime.geodesy import from_utm
+from overflight.runtime.geotiff.georeference import is_utm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
