@@ -93,16 +93,19 @@ function decision(hit) {
   const comment = h("input", { placeholder: t("review.comment_hint"), "aria-label": t("review.comment"), maxlength: 2000 });
   const buttons = [["confirmed", "check", "yes"], ["rejected", "cross", "no"], ["unsure", "question", ""]].map(([state, symbol, kind]) => {
     const element = button(t(`decide.${state}`), { symbol, kind, "aria-pressed": String(hit.state === state), "data-decide": state });
-    element.addEventListener("click", async () => {
-      if (!(await reviewer.ask())) return;
-      try {
-        const changed = await api.mark(hit.number, { state, comment: comment.value.trim(), reviewer: reviewer.name, label: hit.label });
-        Object.assign(hit, changed);
-        for (const one of element.parentElement.children) one.setAttribute("aria-pressed", String(one.dataset.decide === state));
-        toast(`${hit.number}: ${t(`state.${state}`)}`);
-      } catch (error) { toast(error.message); }
-    });
+    element.addEventListener("click", () => decide(state));
     return element;
+  });
+  const decide = async (state) => {
+    if (!(await reviewer.ask())) return;
+    try {
+      Object.assign(hit, await api.mark(hit.number, { state, comment: comment.value.trim(), reviewer: reviewer.name, label: hit.label }));
+      for (const one of buttons) one.setAttribute("aria-pressed", String(one.dataset.decide === state));
+      toast(`${hit.number}: ${t(`state.${state}`)}`);
+    } catch (error) { toast(error.message); }
+  };
+  comment.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") decide(hit.reviews?.find((review) => review.reviewer === reviewer.name)?.state ?? "unsure");
   });
   return h("div", { class: "stack tight" }, h("div", { class: "row decisions" }, buttons), comment);
 }

@@ -25,13 +25,14 @@ function fit(hit) {
 // A card opens the picture. `actions` are further buttons under it, each { label, symbol, run, pressed }.
 export function card(hit, { open, actions = [] }) {
   const name = describe(hit);
-  const facts = [hit.label, fit(hit), hit.utc_ns ? clock(hit.utc_ns) : null].filter(Boolean).join(" · ");
+  const facts = [hit.label, hit.utc_ns ? clock(hit.utc_ns) : null].filter(Boolean).join(" · ");
+  const better = fit(hit);
   const more = hit.grouped?.length ? t("picture.more", { count: hit.grouped.length }) : null;
   const show = h("button", { type: "button", class: "card-open", "aria-label": t("picture.open", { name }) }, image(hit.row, 480, ""));
   show.addEventListener("click", () => open(hit, show));
   const state = hit.state ? h("span", { class: `state ${hit.state}` }, t(`state.${hit.state}`)) : null;
   return h("figure", { class: "card", "data-row": hit.row }, show,
-    h("figcaption", null, h("b", null, name), h("span", { class: "soft" }, facts), more && h("span", { class: "soft" }, more), state,
+    h("figcaption", null, h("b", null, name), h("span", { class: "soft" }, facts), better && h("span", { class: "soft" }, better), more && h("span", { class: "soft" }, more), state,
       actions.length ? h("span", { class: "card-actions" }, actions.map((action) => choiceButton(hit, action))) : null));
 }
 
