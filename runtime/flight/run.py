@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from overflight.runtime.event import Event
     from overflight.runtime.flight.governor import Step
+    from overflight.runtime.observe import Observer
     from overflight.runtime.overflight import Overflight
     from overflight.runtime.records import FlightRecord, Observation
 
@@ -67,11 +68,9 @@ def fly(
 ) -> FlightRecord:
     """Run the stream over ``where`` and write a flight directory at ``out``.
 
-    ``on_observation`` receives every observation, ``on_event`` every event.
-
-    SIGTERM, SIGINT and SIGHUP end the flight cleanly; with a watched bank, SIGHUP reads it again. Raises SourceError,
-    after the flight has been closed, when a recording could not be read to its end; the observations until then are
-    kept.
+    ``on_observation`` receives every observation, ``on_event`` every event. SIGTERM, SIGINT and SIGHUP end the flight
+    cleanly; with a watched bank, SIGHUP reads it again. Raises SourceError, after the flight has been closed, when a
+    recording could not be read to its end; the observations until then are kept.
     """
     with ExitStack() as stack:
         gauges, banks = Gauges(), Banks(overflight)
@@ -88,7 +87,7 @@ def fly(
         flight = Flight.begin(out, where, overflight, budget_bytes=config.budget_bytes, replace=config.replace)
         banks.begin(flight)
         _connect(gauges, overflight, flight, peripherals)
-        _govern(stack, gauges, overflight, stream, flight, peripherals, config.limits)
+        _govern(stack, gauges, overflight.observer, stream, flight, peripherals, config.limits)
         supervise = stack.enter_context(_supervise(gauges, banks, stream, flight, config))
         tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}")
 
@@ -131,7 +130,7 @@ def _connect(gauges: Gauges, overflight: Overflight, flight: Flight, peripherals
 def _govern(
     stack: ExitStack,
     gauges: Gauges,
-    overflight: Overflight,
+    observer: Observer,
     stream: Stream,
     flight: Flight,
     peripherals: Peripherals,
@@ -143,13 +142,13 @@ def _govern(
 
     def apply(step: Step) -> None:
         stream.slow_down(step.every)
-        overflight.observer.reduce_tiles(step.tiles)
+        observer.reduce_tiles(step.tiles)
 
     gauges.governor = watch = GovernorWatch(
         limits,
         GovernorActions(apply, flight.journal.append_governor),
         gauges.warnings,
-        tiled=overflight.observer.is_tiled,
+        tiled=observer.is_tiled,
         live=stream.source.live,
         battery_wh=peripherals.battery_wh,
     )
