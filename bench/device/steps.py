@@ -221,6 +221,32 @@ def resize_4k(work: Path) -> Answer:
         return Answer(True, {name: _median_ms(stage) for name, stage in stages.items()})
 
 
+def hardware_scale(work: Path, bundle: Path | None) -> Answer:
+    """Measure what each filter of a board's VIC costs in fidelity, at two and three times the side."""
+    from overflight.bench.frames import FILM
+    from overflight.bench.hardware_scale import VIC, embed_through, has_vic
+    from overflight.runtime.bundle import Bundle, default_bundle
+    from overflight.runtime.evaluation.fidelity import measure
+    from overflight.runtime.sources import open_source
+
+    if not has_vic():
+        raise MissingError("this machine has no nvvidconv: not a Jetson, or without NVIDIA's GStreamer plugins")
+    import cv2
+
+    paths = []
+    for frame in open_source(str(FILM)).frames():
+        if frame.number % 60 == 0:
+            paths.append(work / f"picture{frame.number}.png")
+            cv2.imwrite(str(paths[-1]), frame.pixels if frame.order == "bgr" else frame.pixels[:, :, ::-1])
+    figures: dict[str, Figure] = {}
+    for factor in (2.0, 3.0):
+        answers = embed_through(Bundle.open(bundle or default_bundle()), paths, factor, VIC)
+        for name in VIC:
+            one = measure(answers["exact"], answers[name])
+            figures[f"{name} at {factor:g} x"] = f"{one.cosine_mean:.5f}, {one.cosine_p1:.5f}"
+    return Answer(True, figures)
+
+
 def energy(work: Path) -> Answer:
     """Run the fastest engine that works for half a minute with the meter on."""
     from overflight.bench.energy import Meter
@@ -268,6 +294,7 @@ STEPS: dict[str, Step] = {
     "torn plan": _with(torn_plan),
     "interrupted build": _with(interrupted_build),
     "resize 4K": _with(resize_4k),
+    "hardware scale": hardware_scale,
     "energy": _with(energy),
 }
 

@@ -17,9 +17,11 @@ def test_a_scaler_keeps_the_colours() -> None:
     """Without the colorimetry on both sides GStreamer takes BT.601 below 720 lines, and converts."""
     picture = np.concatenate([np.full(1280 * 800, 120, np.uint8), np.full(640 * 400, 90, np.uint8),
                               np.full(640 * 400, 160, np.uint8)]).tobytes()  # fmt: skip
-    same = hardware_scale.scaled(picture, (1280, 800), (1280, 800), 1)
+    same = hardware_scale.scaled(picture, (1280, 800), (1280, 800), hardware_scale.METHODS["bilinear"])
     assert same == picture
-    smaller = np.frombuffer(hardware_scale.scaled(picture, (1280, 800), (448, 280), 3), np.uint8)
+    smaller = np.frombuffer(
+        hardware_scale.scaled(picture, (1280, 800), (448, 280), hardware_scale.METHODS["lanczos"]), np.uint8
+    )
     assert len(smaller) == 448 * 280 * 3 // 2
     luma, chroma = smaller[: 448 * 280], smaller[448 * 280 :].reshape(2, -1)
     assert (set(luma), set(chroma[0]), set(chroma[1])) == ({120}, {90}, {160})
