@@ -10,7 +10,7 @@ help:
 	@echo "make demo           set up, label the bundled sample video, write demo-flight/"
 	@echo "make test           set up, run the fast tests on every core"
 	@echo "make test-slow      set up, run the slow tests: real sizes, endurance"
-	@echo "make campaign       set up, inject 200 random faults into one flight"
+	@echo "make campaign       set up, run what takes minutes each: random faults, the largest towers, browsers"
 	@echo "make lint           ruff, mypy --strict, import-linter"
 	@echo "make docs           build the documentation site into site/, strictly"
 	@echo "make wheel          a wheel that contains the default model's bundle"
@@ -34,14 +34,15 @@ demo: bundle
 test: bundle
 	$(BIN)/pytest -n auto --dist worksteal
 
-# One after the other: these load models of real size, and streams whose age is measured.
-# A busy machine can fail one of them, so what failed is run once more.
+# What failed is run once more, alone: a busy machine can fail a timed stream.
 test-slow: bundle
-	$(BIN)/pytest -m slow || $(BIN)/pytest -m slow --last-failed
+	$(BIN)/pytest -m "slow and not campaign" -n 2 --dist worksteal \
+	  || $(BIN)/pytest -m "slow and not campaign" --last-failed
 
-# Random faults in one flight; OVERFLIGHT_CAMPAIGN_SEED chooses others.
+# One after the other. `make campaign TESTS=tests/campaign` runs a part; OVERFLIGHT_CAMPAIGN_SEED chooses other faults.
+TESTS ?= tests
 campaign: bundle
-	$(BIN)/pytest -m campaign
+	$(BIN)/pytest -m campaign $(TESTS)
 
 $(VENV)/.docs: $(VENV)/.ready
 	$(BIN)/pip install --quiet --group docs

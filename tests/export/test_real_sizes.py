@@ -17,9 +17,7 @@ from overflight.export.assemble import export
 
 Write = Callable[..., Path]
 pytestmark = pytest.mark.slow
-large = pytest.mark.skipif(
-    not os.environ.get("OVERFLIGHT_ALL_SIZES"), reason="minutes and gigabytes; OVERFLIGHT_ALL_SIZES=1 runs it"
-)
+large = pytest.mark.campaign  # minutes and gigabytes
 
 
 def tower(width: int, layers: int, heads: int, inner: int) -> dict[str, int]:

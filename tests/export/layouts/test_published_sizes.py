@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,7 @@ from overflight.export.assemble import export
 from overflight.export.checkpoint import Reading
 
 pytestmark = [pytest.mark.slow, pytest.mark.torch]
-large = pytest.mark.skipif(
-    not os.environ.get("OVERFLIGHT_ALL_SIZES"), reason="minutes and gigabytes; OVERFLIGHT_ALL_SIZES=1 runs it"
-)
+large = pytest.mark.campaign  # minutes and gigabytes
 
 
 @pytest.mark.parametrize(
