@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= cpu,export,station
+EXTRAS ?= cpu,export,station,serve
 BUNDLE := models/bundle
 
 .PHONY: gpu-check help campaign demo test test-slow lint docs bundle wheel jetson-bundle jetson-lock clean

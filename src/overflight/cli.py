@@ -45,6 +45,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "describe": ("station", "Describe a picture, a mosaic or a flight: place, cover, state, season, quality."),
     "search": ("station", "Search an archive by sentences and pictures."),
     "bulk": ("station", "Embed many pictures, videos, mosaics and flights into Parquet files."),
+    "serve": (
+        "station",
+        "Serve the page of a field station: live flights, search, review, upload, labels from choices, a map.",
+    ),
     "review": ("station", "Confirm or reject what a search or an event found, and merge reviews."),
     "rescore": ("station", "Score an archive again with another label bank."),
     "coverage": ("station", "Show which ground the flights covered, how often and how finely, and the gaps."),

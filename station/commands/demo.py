@@ -29,6 +29,8 @@ def command(out: Path, replace: bool, open_page: bool, as_json: bool) -> None:
     with load() as overflight:
         left = demonstrate(overflight, out, replace=replace, silent=as_json)
     click.echo(msgspec.json.encode(_figures(out, left)) if as_json else _in_words(left))
+    if left.answers and not as_json:
+        click.echo(f"page   overflight serve {out}/archive --flights {out}")
     if open_page:
         click.launch(left.report.resolve().as_uri())
 

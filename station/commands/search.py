@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from overflight.station.search import Filters, Found
+    from overflight.station.search import Found
 
 _PATH: Any = click.Path(path_type=Path)
 
@@ -56,9 +55,10 @@ def command(archive: Path, texts: tuple[str, ...], as_json: bool, **given: Any) 
     overflight search archive 停车场
     overflight search archive --unlike flights-of-last-week
     """
+    from overflight.station.search.filter_text import read_filters
     from overflight.station.search.report import run
 
-    found, title = run(archive, texts, filters=lambda rows: _filters(given, rows), **_options(given))
+    found, title = run(archive, texts, filters=lambda rows: read_filters(given, rows), **_options(given))
     if as_json:
         import msgspec
 
@@ -70,53 +70,6 @@ def command(archive: Path, texts: tuple[str, ...], as_json: bool, **given: Any) 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     passed = "like unlike unwanted bundle templates most page false_alarm rank wall out reviewed"
     return {name: given[name] for name in passed.split()}
-
-
-def _filters(given: dict[str, Any], rows: frozenset[int] | None) -> Filters:
-    from overflight.station.search import Filters
-
-    circle = _numbers("--near", given["near"], 3)
-    heights = _numbers("--height", given["height"], 2)
-    corners = (_numbers("--inside", corner, 2) for corner in (given["inside"] or "").split())
-    return Filters(
-        after_utc_ns=_time("--after", given["after"]),
-        before_utc_ns=_time("--before", given["before"]),
-        circle=None if circle is None else (circle[0], circle[1], circle[2]),
-        polygon=tuple((corner[1], corner[0]) for corner in corners if corner is not None),
-        heights_m=None if heights is None else (heights[0], heights[1]),
-        flights=given["flights"],
-        labels=given["labels"],
-        rows_in=rows,
-        kind=given["kind"],
-    )
-
-
-def _numbers(option: str, text: str | None, count: int) -> list[float] | None:
-    from overflight.runtime.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count:
-        raise UsageError(f"{option} {text}: expected {count} numbers with commas between them")
-    return numbers
-
-
-def _time(option: str, text: str | None) -> int | None:
-    from overflight.runtime.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError as error:
-        raise UsageError(f"{option} {text}: expected a time such as 2026-05-01T10:00:00Z") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return int(moment.timestamp() * 1_000_000) * 1000
 
 
 def _show(found: Found, title: str) -> None:

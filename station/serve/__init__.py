@@ -1,0 +1,1 @@
+"""The web page of a field station: live flights, search, review, upload, labels from choices, an offline map."""
