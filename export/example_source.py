@@ -106,7 +106,9 @@ def _listed(path: Path) -> Iterator[Path | _FlightRows]:
 def _flight_rows(text: str) -> _FlightRows:
     directory, mark, rows = text.rpartition("#")
     if not mark or not (Path(directory) / RECORD).is_file():
-        raise UsageError(f"{text}: expected a folder of pictures, a list (.txt), or FLIGHT#FRAMES such as flight#120-150")
+        raise UsageError(
+            f"{text}: expected a folder of pictures, a list (.txt), or FLIGHT#FRAMES such as flight#120-150"
+        )
     spans = []
     for part in rows.split(","):
         found = _ROWS.fullmatch(part.strip())
@@ -152,4 +154,3 @@ def _asked(spans: Sequence[tuple[int, int, int]]) -> dict[int, list[int]]:
         for frame in range(first, last + 1):
             asked.setdefault(frame, []).append(tile)
     return asked
-

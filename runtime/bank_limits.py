@@ -73,7 +73,9 @@ def _check_label(label: Label) -> str | None:
 
 
 def _check_curve(what: str, curve: tuple[tuple[int, float, float], ...]) -> str | None:
-    if len(curve) <= MOST_POINTS and all(shots > 0 and 0 <= mean <= 1 and 0 <= spread <= 1 for shots, mean, spread in curve):
+    if len(curve) <= MOST_POINTS and all(
+        shots > 0 and 0 <= mean <= 1 and 0 <= spread <= 1 for shots, mean, spread in curve
+    ):
         return None
     return f"{what}: a learning curve of {len(curve)} points, expected at most {MOST_POINTS} with values from 0 to 1"
 

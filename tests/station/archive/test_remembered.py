@@ -77,7 +77,12 @@ def test_an_interrupted_add_computes_only_what_is_missing(
         sources.add_source(archive, tmp_path / "stills", overflight, on_observation=stop)
     computed: list[int] = []
     embed = overflight.engine.embed
-    monkeypatch.setattr(overflight.engine, "embed", lambda batch: (computed.append(len(batch)), embed(batch))[1])
+
+    def counted(batch: Any) -> Any:
+        computed.append(len(batch))
+        return embed(batch)
+
+    monkeypatch.setattr(overflight.engine, "embed", counted)
     flight, new = sources.add_source(archive, tmp_path / "stills", overflight)
     assert new
     assert (flight.rows, sum(computed)) == (12, 6)
