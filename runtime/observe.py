@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import ceil
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,6 +66,7 @@ class Observer:
         self, engine: Engine, bank: LabelBank, contract: Resize, margin: float = 0.0, tiling: Tiling | None = None
     ) -> None:
         self._tiling = tiling
+        self._tile_divisor = 1
         self.engine = engine
         self._margin = margin
         self._resizer, self._tile_resizer = Resizer(contract), Resizer(contract)
@@ -72,6 +74,15 @@ class Observer:
         # The products here are small; a BLAS pool that spins for them takes the cores the engine and the camera need.
         self._blas = ThreadpoolController()
         self.use(bank)
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether frames are also evaluated tile by tile."""
+        return self._tiling is not None
+
+    def reduce_tiles(self, divisor: int) -> None:
+        """Divide the rows and columns of tiles from the next frame on; 0 leaves no tiles, 1 all of them."""
+        self._tile_divisor = divisor
 
     def use(self, bank: LabelBank) -> None:
         """Match against another bank from the next frame on; one assignment, so no frame sees half of each."""
@@ -89,7 +100,10 @@ class Observer:
         width, height = frame.size
         gsd_m = window_gsd_m(frame) if place is None or frame.window is not None else place.gsd_m
         rows, columns = tiling.grid(height, width, self._resizer.side, gsd_m)
-        if rows * columns == 1:
+        divisor = self._tile_divisor
+        if divisor:
+            rows, columns = ceil(rows / divisor), ceil(columns / divisor)
+        if rows * columns == 1 or not divisor:
             return 0, 0
         if len(self._input) < 1 + rows * columns:
             whole = self._input[0]

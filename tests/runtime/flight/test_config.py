@@ -49,7 +49,8 @@ def test_what_is_printed_can_be_read(tmp_path: Path) -> None:
         "--cool-down": "7", "--health": "8080", "--pose": "udpin:0.0.0.0:14550", "--camera": "hfov=70",
         "--outbox": "o.sqlite", "--budget-mb": "9", "--fps": "2.5", "--duty": "1/2", "--latency-ms": "80",
         "--skip-similar": "6", "--tiles": "2x3", "--terrain": "dem.tif?takeoff=49,8",
-        "--source-file": "s", "--link-file": "l",
+        "--source-file": "s", "--link-file": "l", "--power-budget": "12", "--max-temperature": "80",
+        "--reserve-wh": "20.5",
     }  # fmt: skip
     given = [word for pair in options.items() for word in pair]
     flags = ["--replace", "--force-engine", "--watch-bank", "--link", "mqtt://a/b", "--link", 'https://x/"q"#\x7f']
