@@ -162,7 +162,8 @@ def _edges(pixels: NDArray[np.uint8], known: NDArray[np.bool_]) -> Grey:
     inner = cv2.erode(known.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     edges: Grey = np.where(inner, np.sqrt(strength), 0).astype(np.float32)
     mean = np.float32(edges[inner].mean() if inner.any() else 0)
-    return edges - mean * inner.astype(np.float32)
+    centred: Grey = edges - mean * inner.astype(np.float32)
+    return centred
 
 
 def _hann(side: int) -> Grey:
