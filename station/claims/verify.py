@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 # Fitted on 400 captions of AID's valid pictures, half of them of another scene: bench/studies/claims.py.
-LEAST_PERCENTILE = 80.0  # of the panel: a claim below it is not supported
+LEAST_PERCENTILE = 90.0  # of the panel: a claim below it is not supported
 MOST_PERCENTILE = 50.0  # of the panel: a claim below it is contradicted
 MARGIN = 0.05  # in cosine: the lead of a claim over its best counter-sentence, or the other way round
 
