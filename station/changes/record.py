@@ -42,7 +42,7 @@ class Limits(msgspec.Struct, frozen=True):
     high: float
     low: float
     false_alarm: float
-    origin: Literal["pairs", "light"]
+    origin: Literal["pairs", "light", "pair"]
     tiles: int
     directions: int
 

@@ -33,13 +33,14 @@ class Background:
     """What season and light do: unit ``directions`` ``[R, D]``, and limits of the score.
 
     A tile above ``high`` is changed, and so is one above ``low`` that touches it. ``origin`` says where the background
-    is from: given pairs, or the pair's own tiles in other light. ``tiles`` counts those that set the limits.
+    is from: given pairs, the pair's own tiles in other light, or the pair itself. ``tiles`` counts those that set the
+    limits.
     """
 
     directions: Vectors
     high: float
     low: float
-    origin: Literal["pairs", "light"]
+    origin: Literal["pairs", "light", "pair"]
     tiles: int
 
     def scores(self, before: Vectors, after: Vectors) -> NDArray[np.float64]:

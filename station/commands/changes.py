@@ -40,15 +40,22 @@ def command(
 ) -> None:
     """Compare two dates of one ground: where it changed, and from what to what.
 
-    BEFORE and AFTER are pictures of one size, or georeferenced files. Their registration is checked first: small shifts
-    are corrected, larger ones refused with the number. Pairs that only season or light altered (--background) teach
+    BEFORE and AFTER are pictures of one shape, georeferenced files, or two flights, which are joined by footprints.
+    The registration of pictures is checked first: small shifts are corrected, larger ones refused with the number. Pairs that only season or light altered (--background) teach
     what is not a change.
 
     \b
     overflight changes 2024.tif 2025.tif -o swipe.html -o changed.gpkg
     overflight changes a.png b.png --background dry.png green.png --ask "did the number of buildings grow?"
     """
+    from overflight.station.archive.sources import is_flight
+
     language, out, as_json = given.pop("language"), given.pop("out"), given.pop("as_json")
+    if is_flight(before) and is_flight(after):
+        if find or ask is not None:
+            raise click.UsageError("--find and --ask take pictures or mosaics; two flights are searched in an archive")
+        _compare_flights(before, after, language, out, as_json=as_json, **given)
+        return
     result, bundle = _compare(before, after, **given)
     for path in out:
         _write(result, path, language)
@@ -61,6 +68,46 @@ def command(
         click.echo(msgspec.json.encode(result.changes if not find and ask is None else shown).decode())
         return
     _show(result, found, answer, language)
+
+
+def _compare_flights(
+    before: Path,
+    after: Path,
+    language: Language,
+    out: tuple[Path, ...],
+    *,
+    as_json: bool,
+    labels: str,
+    bundle: Path | None,
+    background: tuple[tuple[Path, Path], ...],
+    gsd_m: float | None,
+    tile_px: int | None,
+    false_alarm: float,
+) -> None:
+    import msgspec
+
+    from overflight.export.shipped_labels import bank_of
+    from overflight.runtime.durable import write_atomically
+    from overflight.station.changes.flights import compare_flights
+    from overflight.station.changes.sentence import sentences
+    from overflight.station.changes.write import export_changes
+    from overflight.station.ground.towers import open_bundle
+
+    if gsd_m is not None or tile_px is not None:
+        raise click.UsageError("--gsd and --tile are for pictures: a flight has its own footprints and tiles")
+    opened = open_bundle(bundle)
+    bank = bank_of(labels, opened)
+    changes = compare_flights(before, after, bank, opened.manifest, background=background, false_alarm=false_alarm)
+    for path in out:
+        if path.suffix.lower() == ".json":
+            write_atomically(path, msgspec.json.format(msgspec.json.encode(changes), indent=1) + b"\n")
+        else:
+            export_changes(changes, path)
+    if as_json:
+        click.echo(msgspec.json.encode(changes).decode())
+        return
+    for line in (*sentences(changes, language), *changes.notes):
+        click.echo(line)
 
 
 def _compare(
