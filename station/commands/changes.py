@@ -41,8 +41,8 @@ def command(
     """Compare two dates of one ground: where it changed, and from what to what.
 
     BEFORE and AFTER are pictures of one shape, georeferenced files, or two flights, which are joined by footprints.
-    The registration of pictures is checked first: small shifts are corrected, larger ones refused with the number. Pairs that only season or light altered (--background) teach
-    what is not a change.
+    The registration of pictures is checked first: small shifts are corrected, larger ones refused with the number.
+    Pairs that only season or light altered (--background) teach what is not a change.
 
     \b
     overflight changes 2024.tif 2025.tif -o swipe.html -o changed.gpkg
