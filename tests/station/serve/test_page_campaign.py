@@ -222,7 +222,7 @@ def drive_upload(page: Any, station: str, folder: Path) -> None:
     """A bank, own labels, sentences, a TIFF that is cut into tiles, and the features."""
     tifffile = pytest.importorskip("tifffile")
     large = folder / "large.tif"
-    tifffile.imwrite(large, np.random.default_rng(1).integers(0, 255, (5000, 7000, 3), np.uint8), tile=(256, 256))
+    tifffile.imwrite(large, np.random.default_rng(1).integers(0, 255, (3000, 5000, 3), np.uint8), tile=(256, 256))
     open_view(page, station, "upload")
     check_axe(page, "upload")
     page.set_input_files("#pictures", [str(STILLS / "DJI_0018.JPG"), str(large)])
