@@ -67,7 +67,7 @@ class Observer:
     ) -> None:
         self._tiling = tiling
         self._tile_divisor = 1
-        self._engine = engine
+        self.engine = engine
         self._margin = margin
         self._resizer, self._tile_resizer = Resizer(contract), Resizer(contract)
         self._input: NDArray[np.uint8] = np.zeros((1, contract.side, contract.side, 3), np.uint8)
@@ -139,11 +139,11 @@ class Observer:
             grid = self._prepare_tiles(frame, self._tiling, location.place)
             resize_ns += time.perf_counter_ns() - started
         began = time.perf_counter_ns()
-        embeddings = self._engine.embed(self._input[: 1 + grid[0] * grid[1]])
+        embeddings = self.engine.embed(self._input[: 1 + grid[0] * grid[1]])
         embedded = time.perf_counter_ns()
         if not np.isfinite(embeddings).all():
             raise EngineError(
-                f"{self._engine.info.target} {self._engine.info.precision}: the engine returned NaN or infinity; "
+                f"{self.engine.info.target} {self.engine.info.precision}: the engine returned NaN or infinity; "
                 "build it again, or use the fp32 engine"
             )
         embedding = embeddings[0]
@@ -163,7 +163,7 @@ class Observer:
             scores=_best_scores(bank, match),
             costs=Costs(resize_ns, embedded - began, matched - embedded),
             bank=bank.sha256[:16],
-            engine=self._engine.info.sha256[:16],
+            engine=self.engine.info.sha256[:16],
             dropped=dict(dropped),
             skipped=dict(skipped),
             media_ns=frame.media_ns,

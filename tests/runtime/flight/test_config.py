@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from overflight.runtime.commands.run import command
 from overflight.runtime.errors import UsageError
-from overflight.runtime.flight.config import config_keys, read_config, write_config
+from overflight.runtime.flight.config import config_keys, key_table, read_config, write_config
 
+PAGE = Path(__file__).parents[3] / "docs/configuration.md"
 COMMENTED = """\
 # Front camera.
 source = "csi://0"   # the left connector
@@ -156,3 +157,15 @@ def test_a_value_on_several_lines_is_not_guessed_at() -> None:
     assert write_config(command, {"links": ("mqtt://a",)}, text) == text
     with pytest.raises(UsageError, match="write it there on one line"):
         write_config(command, {"links": ("mqtt://b",)}, text)
+
+
+def test_the_page_describes_every_key() -> None:
+    """docs/configuration.md has the table that the code makes; its example is read without a complaint."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert key_table(command) in page, "write it with: key_table(command) of runtime/flight/config.py"
+
+
+def test_the_example_of_the_page_is_valid(tmp_path: Path) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    (tmp_path / "flight.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    assert read(tmp_path / "flight.toml")["links"] == ("mqtt://broker/overflight", "cot+udp://239.2.3.1:6969")
