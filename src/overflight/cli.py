@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "archive": ("station", "Keep flights together on the ground, so that they can be searched."),
     "describe": ("station", "Describe a picture, a mosaic or a flight: place, cover, state, season, quality."),
     "search": ("station", "Search an archive by sentences and pictures."),
+    "evaluate": ("station", "Measure a bundle on a data set by published protocols."),
     "bulk": ("station", "Embed many pictures, videos, mosaics and flights into Parquet files."),
     "review": ("station", "Confirm or reject what a search or an event found, and merge reviews."),
     "rescore": ("station", "Score an archive again with another label bank."),
