@@ -104,6 +104,13 @@ class Peripherals:
         said = {one.armed for one in connected}
         return True if True in said else False if False in said else None
 
+    def battery_wh(self) -> float | None:
+        """Return what the aircraft's battery has left; None where no autopilot states it."""
+        autopilot = self._geotagger.autopilot if self._geotagger is not None else None
+        vehicles = [autopilot] if autopilot is not None else self._links.vehicles if self._links is not None else []
+        left = [vehicle.battery.left_wh(time.monotonic_ns()) for vehicle in vehicles]
+        return next((wh for wh in left if wh is not None), None)
+
     def publish(self, event: Event) -> Event:
         """Publish an event with its incident, and with a small picture when it begins; return it as published."""
         event = self._incidents.join(event)
