@@ -14,7 +14,8 @@ import msgspec
 from overflight.station.review import findings, mark, merge
 from overflight.station.review.store import FOLDER
 from overflight.station.search.export import export_hits
-from overflight.station.search.search import Found, Hit
+from overflight.station.search.ranking import Hit
+from overflight.station.search.search import Found
 from overflight.station.search.wall import pictures_of, write_wall
 from overflight.station.serve.endpoint import Call, File, RefusedError
 from overflight.station.serve.rows import reviews_of, rows_by_number, seen_rows

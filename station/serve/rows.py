@@ -10,7 +10,8 @@ import numpy as np
 from overflight.station.archive.pictures import cut_tile, picture_of, shrink
 from overflight.station.archive.rows import grid_of, observation_of
 from overflight.station.review import finding_number
-from overflight.station.search.search import Hit, same_ground
+from overflight.station.search.ranking import Hit
+from overflight.station.search.search import same_ground
 from overflight.station.serve.endpoint import Call, File, RefusedError
 from overflight.station.serve.shapes import Review, Seen
 
