@@ -373,6 +373,9 @@ class _Health:
     def allows(self, authorization: str | None) -> bool:
         return authorization is not None
 
+    def describe_bank(self) -> dict[str, str]:
+        return {}
+
     def take_bank(self, raw: bytes) -> str:
         from overflight.runtime.bank import LabelBank
 
