@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= cpu,export,station
 BUNDLE := models/bundle
 
-.PHONY: help campaign demo test test-slow lint docs bundle wheel jetson-bundle jetson-lock clean
+.PHONY: gpu-check help campaign demo test test-slow lint docs bundle wheel jetson-bundle jetson-lock clean
 help:
 	@echo "make demo           set up, label the bundled sample video, write demo-flight/"
 	@echo "make test           set up, run the fast tests on every core"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint           ruff, mypy --strict, import-linter"
 	@echo "make docs           build the documentation site into site/, strictly"
 	@echo "make wheel          a wheel that contains the default model's bundle"
+	@echo "make gpu-check      what proves a GPU on a machine without a network, in pieces below 64 MB"
 	@echo "make jetson-bundle  archives for boards and laptops without a network"
 
 $(VENV)/.ready: pyproject.toml
@@ -61,6 +62,11 @@ wheel: bundle
 # Boards without a network: one archive per machine with every wheel, for Python 3.10 (JetPack 6) and 3.12 (JetPack 7).
 jetson-bundle: wheel
 	$(BIN)/python jetson/archive.py make $$(ls -t dist/overflight-*.whl | head -1)
+
+# A device without a network: `bench device` with everything it needs, in pieces below 64 MB and a two-line recipe.
+# GPU_CHECK="--cpu" leaves CUDA out; "--machine aarch64 --python 3.12" is for another machine.
+gpu-check: wheel
+	$(BIN)/python bench/gpu_check.py $$(ls -t dist/overflight-*.whl | head -1) $(GPU_CHECK)
 
 # Resolve the archive's pins again: make jetson-lock PYTHONS="python3.10 python3.12"
 jetson-lock: wheel

@@ -24,6 +24,7 @@ CURVES = {
     "batch": ("batches", "batch", "frames in a batch"),
     "side": ("tiles", "side", "side of the picture in pixels"),
     "count": ("search", "count", "embeddings"),
+    "archive": ("archive", "count", "embeddings in the archive"),
 }
 
 

@@ -103,7 +103,13 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def title(self) -> str:
         """The subject with the settings that tell rows of one run apart."""
-        distinguishing = {"batches": ("batch",), "match": ("labels",), "search": ("count",), "tiles": ("side",)}
+        distinguishing = {
+            "batches": ("batch",),
+            "match": ("labels",),
+            "search": ("count",),
+            "archive": ("count",),
+            "tiles": ("side",),
+        }
         shown = [f"{key} {self.settings[key]}" for key in distinguishing.get(self.measure, ()) if key in self.settings]
         return ", ".join([self.subject, *shown])
 

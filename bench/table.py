@@ -135,7 +135,19 @@ def _figures(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         if (
             row.measure
-            in ("stream", "start", "memory", "match", "search", "batches", "tiles", "sustained", "export", "build")
+            in (
+                "stream",
+                "start",
+                "memory",
+                "match",
+                "search",
+                "archive",
+                "batches",
+                "tiles",
+                "sustained",
+                "export",
+                "build",
+            )
             and row.samples
         ):
             newest[row.measure, row.model, f"{row.title} {row.settings.get('fps', '')}"] = row

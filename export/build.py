@@ -97,7 +97,8 @@ def build(
             entries.append(_prove(bench, candidate, report))
         report("engines", 1.0)
         proven = [entry for entry in entries if refusal(entry.record) is None]
-        timings, lost, torch_timing = time_engines(bundle, proven, held.frames, torch_checkpoint, report)
+        timed = time_engines(bundle, proven, held.frames, torch_checkpoint, report)
+        timings = timed.by_entry
         entries = [_timed(store, entry, timings) for entry in entries]
         survivors = sorted(
             (entry for entry in entries if entry.path in timings), key=lambda entry: timings[entry.path].p50_ns
@@ -111,10 +112,12 @@ def build(
         )
         for entry in survivors
     ]
-    if torch_timing is not None:
-        rows.append(CandidateResult("transformers + torch fp32", "torch", "", None, torch_timing))
+    if timed.torch is not None:
+        rows.append(CandidateResult("transformers + torch fp32", "torch", "", None, timed.torch))
     rows += [
-        CandidateResult(entry.record.title, "failed", lost.get(entry.path) or refusal(entry.record) or "", entry.record)
+        CandidateResult(
+            entry.record.title, "failed", timed.lost.get(entry.path) or refusal(entry.record) or "", entry.record
+        )
         for entry in entries
         if entry.path not in timings
     ]

@@ -1,4 +1,4 @@
-"""A label bank from folders of example pictures, joined with text labels where a label file is given."""
+"""A label bank from example pictures, frames or tiles, joined with text labels where a label file is given."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from overflight.export.examples import Measured, example_hashes, label_from_examples
+from overflight.export.example_source import is_source, read_examples
+from overflight.export.examples import Measured, label_from_examples
 from overflight.runtime.bank import SCHEMA, BankHeader, Label, LabelBank
 from overflight.runtime.engines import open_reference
-from overflight.runtime.errors import SourceError, UsageError
-from overflight.runtime.overflight import embed
-from overflight.runtime.sources.image import SUFFIXES, read_image
+from overflight.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +42,7 @@ def bank_from_examples(
     text_vectors: Mapping[str, NDArray[np.float32]] | None = None,
     prevalence: float = 0.01,
 ) -> ExampleBank:
-    """Make a label from each folder of examples, against the background and the other labels' examples.
+    """Make a label from each source of examples, against the background and the other labels' examples.
 
     ``text_bank`` holds labels made from texts, which keep their own logits; ``text_vectors`` are texts that count as
     one more example of their label. Pictures are embedded with the fp32 reference. Raises UsageError for folders that
@@ -54,34 +53,41 @@ def bank_from_examples(
             f"{bundle.manifest.name} has a softmax: its text labels say which one fits, labels from examples whether "
             "any does; make two banks, or leave the label file out"
         )
-    unreadable: list[str] = []
     engine = open_reference(bundle)
     try:
-        shown = {label: _embed(bundle, engine, folder, unreadable) for label, folder in examples.items()}
-        around = [_embed(bundle, engine, folder, unreadable) for folder in background]
+        shown = {label: read_examples(source, bundle, engine) for label, source in examples.items()}
+        around = [read_examples(source, bundle, engine) for source in background]
     finally:
         engine.close()
     labels = list(text_bank.header.labels) if text_bank else []
     vectors = list(text_bank.vectors) if text_bank else []
     measured = {}
-    for label, (wanted, hashes) in shown.items():
-        others = [one for other, (one, _) in shown.items() if other != label] + [one for one, _ in around]
+    for label, (wanted, hashes, _) in shown.items():
+        others = [one.vectors for other, one in shown.items() if other != label] + [one.vectors for one in around]
         text = (text_vectors or {}).get(label)
         try:
             made = label_from_examples(wanted, np.concatenate(others), prevalence=prevalence, text=text)
         except UsageError as error:
             raise UsageError(f"{label}: {error}") from error
         labels.append(
-            Label(label, threshold=THRESHOLD, logit_scale=made.logit_scale, logit_bias=made.logit_bias, examples=hashes)
+            Label(
+                label,
+                threshold=THRESHOLD,
+                logit_scale=made.logit_scale,
+                logit_bias=made.logit_bias,
+                examples=hashes,
+                curve=tuple((point.shots, point.auroc, point.spread) for point in made.measured.curve),
+            )
         )
         vectors.append(made.vector)
         measured[label] = made.measured
     header = _header(bundle, name, text_bank, tuple(labels))
-    return ExampleBank(LabelBank.make(header, np.stack(vectors)), measured, tuple(unreadable))
+    unreadable = tuple(line for one in (*shown.values(), *around) for line in one.unreadable)
+    return ExampleBank(LabelBank.make(header, np.stack(vectors)), measured, unreadable)
 
 
 def parse_examples(given: Sequence[str]) -> dict[str, Path]:
-    """Read ``fire=folder`` options. Raises UsageError."""
+    """Read ``fire=folder`` options; see ``read_examples`` for other sources. Raises UsageError."""
     from pathlib import Path
 
     found: dict[str, Path] = {}
@@ -89,28 +95,12 @@ def parse_examples(given: Sequence[str]) -> dict[str, Path]:
         label, equals, folder = text.partition("=")
         if not equals or not label.strip() or label.strip() in found:
             raise UsageError(f"--examples {text}: expected LABEL=FOLDER, each label once")
-        if not Path(folder).is_dir():
-            raise UsageError(f"--examples {text}: {folder} is not a folder of pictures")
+        if not is_source(folder):
+            raise UsageError(
+                f"--examples {text}: {folder} is not a folder of pictures, a list (.txt), or FLIGHT#FRAMES of a flight"
+            )
         found[label.strip()] = Path(folder)
     return found
-
-
-def _embed(
-    bundle: Bundle, engine: object, folder: Path, unreadable: list[str]
-) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Embed the pictures of a folder ``[N, D]``, with their hashes; what cannot be read is named."""
-    frames = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
-        try:
-            frames.append(read_image(path))
-        except SourceError as error:
-            unreadable.append(str(error))
-    if not frames:
-        raise UsageError(f"{folder}: no pictures that can be read")
-    hashes = example_hashes([frame.pixels for frame in frames])
-    return embed(engine, bundle, frames).copy(), hashes  # type: ignore[arg-type]
 
 
 def _header(bundle: Bundle, name: str, text_bank: LabelBank | None, labels: tuple[Label, ...]) -> BankHeader:

@@ -22,7 +22,7 @@ UNITS = Path("etc/systemd/system")
 CONFIGS = Path("etc/overflight")
 HOME = Path("/var/lib/overflight")
 UNIT = UNITS / "overflight.service"
-PORT = 9180  # of the health server
+PORT = 9180  # of the first service's health server; another service takes the next one that is free
 MADE_BY = "Overflight service"  # the comment of the user that install makes: remove deletes no other
 GROUPS = ("video", "render", "dialout")
 # Names in /proc/devices, with globs, and nodes of the "misc" class, which have no name of their own there. What does
@@ -185,6 +185,14 @@ def installed_home(root: Path = Path("/")) -> Path | None:
         if home := _environment_home(text(root / UNITS / unit) or ""):
             return home
     return None
+
+
+def free_port(service: Service, root: Path = Path("/")) -> int:
+    """Return the first port from ``PORT`` on that no other installed service's configuration names."""
+    configs = [path for path in (root / CONFIGS).glob("*.toml") if path != root / service.config]
+    lines = "\n".join(text(path) or "" for path in configs)
+    taken = {int(port) for port in re.findall(r"^\s*health\s*=\s*(\d+)", lines, re.MULTILINE)}
+    return next(port for port in range(PORT, 65536) if port not in taken)
 
 
 def systemd_runs(root: Path = Path("/")) -> bool:

@@ -39,7 +39,8 @@ class Label(msgspec.Struct, frozen=True, omit_defaults=True):
     ``logit_scale`` (a natural logarithm) and ``logit_bias`` are the label's own; None takes the header's. ``prompts``
     are the texts whose mean embedding is the vector, and ``templates`` names the header's forms that they were set
     into (None: a sentence is its own prompt). ``examples`` holds the SHA-256 (16 hex digits) of each picture that the
-    vector was made from.
+    vector was made from, and ``curve`` what so many of them would have reached: their number, the mean AUROC of five
+    draws, and its standard deviation.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Label(msgspec.Struct, frozen=True, omit_defaults=True):
     logit_scale: float | None = None
     logit_bias: float | None = None
     examples: tuple[str, ...] = ()
+    curve: tuple[tuple[int, float, float], ...] = ()
 
 
 class BankHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

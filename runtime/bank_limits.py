@@ -21,6 +21,7 @@ MOST_WIDTH = 8_192
 MOST_TEXT = 300  # characters of a label, a group's or a bank's name: it is printed, published and drawn
 MOST_PROMPT = 1_000  # characters of a prompt or a template
 MOST_PROMPTS = 1_000  # of one label; also forms of one template set, and examples of one label
+MOST_POINTS = 32  # of a learning curve
 MOST_SETS = 100  # template sets
 MOST_LOGIT_SCALE = 20.0  # a factor of 4.9e8; SigLIP's is 4.7, CLIP's 4.6
 MOST_LOGIT_BIAS = 1e6
@@ -65,9 +66,18 @@ def _check_label(label: Label) -> str | None:
         or (None if label.group is None else _check_text(f"{what}: group", label.group))
         or _check_list(f"{what}: prompts", label.prompts)
         or _check_list(f"{what}: examples", label.examples)
+        or _check_curve(what, label.curve)
         or _check_threshold(what, label.threshold)
         or _check_logits(what, label.logit_scale or 0.0, label.logit_bias or 0.0)
     )
+
+
+def _check_curve(what: str, curve: tuple[tuple[int, float, float], ...]) -> str | None:
+    if len(curve) <= MOST_POINTS and all(
+        shots > 0 and 0 <= mean <= 1 and 0 <= spread <= 1 for shots, mean, spread in curve
+    ):
+        return None
+    return f"{what}: a learning curve of {len(curve)} points, expected at most {MOST_POINTS} with values from 0 to 1"
 
 
 def _check_groups(header: BankHeader) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import ceil
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,13 +66,23 @@ class Observer:
         self, engine: Engine, bank: LabelBank, contract: Resize, margin: float = 0.0, tiling: Tiling | None = None
     ) -> None:
         self._tiling = tiling
-        self._engine = engine
+        self._tile_divisor = 1
+        self.engine = engine
         self._margin = margin
         self._resizer, self._tile_resizer = Resizer(contract), Resizer(contract)
         self._input: NDArray[np.uint8] = np.zeros((1, contract.side, contract.side, 3), np.uint8)
         # The products here are small; a BLAS pool that spins for them takes the cores the engine and the camera need.
         self._blas = ThreadpoolController()
         self.use(bank)
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether frames are also evaluated tile by tile."""
+        return self._tiling is not None
+
+    def reduce_tiles(self, divisor: int) -> None:
+        """Divide the rows and columns of tiles from the next frame on; 0 leaves no tiles, 1 all of them."""
+        self._tile_divisor = divisor
 
     def use(self, bank: LabelBank) -> None:
         """Match against another bank from the next frame on; one assignment, so no frame sees half of each."""
@@ -89,7 +100,10 @@ class Observer:
         width, height = frame.size
         gsd_m = window_gsd_m(frame) if place is None or frame.window is not None else place.gsd_m
         rows, columns = tiling.grid(height, width, self._resizer.side, gsd_m)
-        if rows * columns == 1:
+        divisor = self._tile_divisor
+        if divisor:
+            rows, columns = ceil(rows / divisor), ceil(columns / divisor)
+        if rows * columns == 1 or not divisor:
             return 0, 0
         if len(self._input) < 1 + rows * columns:
             whole = self._input[0]
@@ -125,11 +139,11 @@ class Observer:
             grid = self._prepare_tiles(frame, self._tiling, location.place)
             resize_ns += time.perf_counter_ns() - started
         began = time.perf_counter_ns()
-        embeddings = self._engine.embed(self._input[: 1 + grid[0] * grid[1]])
+        embeddings = self.engine.embed(self._input[: 1 + grid[0] * grid[1]])
         embedded = time.perf_counter_ns()
         if not np.isfinite(embeddings).all():
             raise EngineError(
-                f"{self._engine.info.target} {self._engine.info.precision}: the engine returned NaN or infinity; "
+                f"{self.engine.info.target} {self.engine.info.precision}: the engine returned NaN or infinity; "
                 "build it again, or use the fp32 engine"
             )
         embedding = embeddings[0]
@@ -149,7 +163,7 @@ class Observer:
             scores=_best_scores(bank, match),
             costs=Costs(resize_ns, embedded - began, matched - embedded),
             bank=bank.sha256[:16],
-            engine=self._engine.info.sha256[:16],
+            engine=self.engine.info.sha256[:16],
             dropped=dict(dropped),
             skipped=dict(skipped),
             media_ns=frame.media_ns,

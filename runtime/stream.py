@@ -108,6 +108,10 @@ class Stream:
         """End after the current frame; may be called from a signal handler or another thread."""
         self.stopped = True
 
+    def slow_down(self, every: int) -> None:
+        """Evaluate only one frame in ``every``; may be called from another thread."""
+        self._pacer.slow_down(every)
+
     def close(self) -> None:
         """Close the source."""
         if self._capture is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,71 @@ def _report(records: Path | None, out: Path, as_json: bool) -> None:
 
     write_report(read(records or RESULTS), out)
     click.echo(msgspec.json.encode({"report": str(out)}) if as_json else str(out))
+
+
+@command.command("device")
+@click.option("--bundle", type=_PATH, help="A bundle; a B/16-256 of random weights when left out.")
+@click.option("--out", type=_PATH, help="Add a JSON line per step to this file.")
+@click.option("--record", type=_PATH, help="Write the Markdown record here.")
+@click.option("--work", type=_PATH, help="Keep graphs and plans in this folder.  [default: a temporary one]")
+@click.option("--step", "chosen", multiple=True, help="One step instead of all; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines only, without the Markdown record.")
+def _device(
+    bundle: Path | None,
+    out: Path | None,
+    record: Path | None,
+    work: Path | None,
+    chosen: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Prove on this device what only a device can show, in about ten minutes.
+
+    Doctor; page-locked and mapped memory; ONNX Runtime CUDA and TensorRT in every order of batches, with and without
+    CUDA graphs; what TensorRT's builder made of fp16 and int8; a thousand frames per engine with clocks; a forced
+    capture failure, a torn plan, an interrupted build; the 4K resize; energy. One JSON line per step, then a record for
+    jetson/README.md. A step that fails, crashes or hangs does not stop the next; what this machine does not have is
+    reported as absent. Exits with 1 when a step failed.
+
+    \b
+    overflight bench device --out device.jsonl --record device.md
+    """
+    from tempfile import TemporaryDirectory
+
+    import msgspec
+
+    from overflight.bench.device.outcome import markdown, summary
+    from overflight.bench.device.run import run_steps
+    from overflight.bench.device.steps import STEPS
+    from overflight.bench.host import commit, describe_host
+    from overflight.runtime.errors import OverflightError, UsageError
+
+    if unknown := [step for step in chosen if step not in STEPS]:
+        raise UsageError(f"--step {unknown[0]}: no such step; expected one of {', '.join(STEPS)}")
+    host = describe_host()
+    facts = {
+        "machine": host.board or host.gpu or host.processor,
+        "system": f"{host.system}, Python {host.python}, load {host.load}",
+        "commit": commit(),
+        "tower": bundle.name if bundle else "B/16-256 of random weights",
+    }
+    outcomes = []
+    with TemporaryDirectory() as scratch:
+        place = work or Path(scratch)
+        place.mkdir(parents=True, exist_ok=True)
+        for outcome in run_steps(chosen or list(STEPS), place, bundle):
+            outcomes.append(outcome)
+            line = msgspec.json.encode(outcome).decode()
+            click.echo(line)
+            if out is not None:
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+    page = markdown(outcomes, f"{host.kind}, {time.strftime('%Y-%m-%d', time.gmtime())}", facts)
+    if record is not None:
+        record.write_text(page, encoding="utf-8")
+    elif not as_json:
+        click.echo(page)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise OverflightError(f"{summary(outcomes)}; see the lines above")
 
 
 @command.command("check")

@@ -245,6 +245,23 @@ def _search(rounds: int, seconds: float, out: Path | None, as_json: bool, counts
     _take(partial(measure_search, counts, width, _plan(rounds, seconds)), as_json=as_json, out=out)
 
 
+@click.command("archive")
+@_measuring(bundle=False, threads=False)
+@click.option("--count", "counts", type=click.IntRange(1), multiple=True, default=(1000, 100_000, 1_000_000))
+@click.option("--width", "widths", type=click.IntRange(1), multiple=True, default=(384, 1024), show_default=True)
+def _archive(
+    rounds: int, seconds: float, out: Path | None, as_json: bool, counts: tuple[int, ...], widths: tuple[int, ...]
+) -> None:
+    """Time a search of an archive next to NumPy, usearch and faiss, as it grows.
+
+    \b
+    overflight bench archive --count 1000000 --width 384
+    """
+    from overflight.bench.archive import measure_archive
+
+    _take(partial(measure_archive, counts, widths, _plan(rounds, seconds)), as_json=as_json, out=out)
+
+
 @click.command("grow")
 @_measuring()
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=(1, 2, 4, 8, 16, 32, 64))
@@ -299,4 +316,4 @@ def _build(arguments: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     _take(lambda report: measure_making("build", arguments, Path(arguments[0]).name), as_json=as_json, out=out)
 
 
-MEASURING = (_engine, _peers, _stream, _sustained, _memory, _start, _match, _search, _grow, _export, _build)
+MEASURING = (_engine, _peers, _stream, _sustained, _memory, _start, _match, _search, _archive, _grow, _export, _build)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("labels", type=click.Path(path_type=Path), required=False)
-@click.option("--examples", multiple=True, metavar="LABEL=FOLDER", help="Make a label from pictures; repeatable.")
+@click.option("--examples", multiple=True, metavar="LABEL=SOURCE", help="Make a label from examples; repeatable.")
 @click.option(
     "--background", multiple=True, type=click.Path(path_type=Path), help="A folder of pictures that show no label."
 )
@@ -54,8 +54,9 @@ def command(
     Labels without a threshold get the model's own, and every bank its background for pictures without a view, where
     the bundle has them. Mistakes are listed with their lines; nothing is written then.
 
-    With --examples, labels are made from folders of pictures (16 are a good start) and a background, and joined with
-    those of LABELS, if given. What cross-validation measured is printed; contradictory examples are refused.
+    With --examples, labels are made from examples (16 are a good start) and a background, and joined with those of
+    LABELS, if given. A source is a folder of pictures, FLIGHT#120,130-150,160.4 (frames, and a tile), or a list of both
+    (.txt). What cross-validation measured is printed; contradictory examples are refused.
 
     \b
     overflight labels scenes.txt --bundle models/bundle
@@ -152,7 +153,7 @@ def _from_examples(
     for line in made.unreadable:
         click.echo(f"not read: {line}", err=True)
     for label, found in made.measured.items():
-        curve = ", ".join(f"{point.shots}: {point.auroc:.2f}" for point in found.curve)
+        curve = ", ".join(f"{point.shots}: {point.auroc:.2f} ± {point.spread:.2f}" for point in found.curve)
         click.echo(
             f"{label}: {found.examples} examples, {found.background} others, {found.method} probe; AUROC "
             f"{found.auroc:.3f}, recall {found.recall:.0%}, false alarms {found.false_positive_rate:.1%}"

@@ -89,7 +89,7 @@ def command() -> None:
     "--health",
     metavar="PORT",
     type=click.IntRange(1, 65535),
-    help=f"Port of the health server.  [default: the configuration's, or {room.PORT}]",
+    help=f"Port of the health server.  [default: the configuration's, or the first free one from {room.PORT}]",
 )
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be done.")
 @click.option("--no-check", is_flag=True, help="Skip the check of source, bank, bundle, engine and links.")
@@ -127,7 +127,7 @@ def install(
         if config is None and (not here or here[0].startswith("-")):
             raise click.UsageError("no source; name one, or a configuration with --config")
         if health is not None or not _has_port(config, options):
-            files += ["--health", str(health or room.PORT)]
+            files += ["--health", str(health or room.free_port(service, root))]
         there = not service.deployed or _deployment(service).exists()
         flight = _configuration(service, [*here, *files], check=root == Path("/") and not no_check and there)
         unchecked = [] if there else ["not checked: nothing is deployed yet; bring a bundle with overflight deploy"]

@@ -130,6 +130,24 @@ def _read_config(context: click.Context, option: click.Parameter, path: Path | N
     metavar="LEVELS",
     help="Skip a frame that differs by less than so many grey levels; try 6.",
 )
+@click.option(
+    "--power-budget",
+    metavar="W",
+    type=Finite(min=0, min_open=True),
+    help="Evaluate fewer frames and tiles while the module draws more watts than this.",
+)
+@click.option(
+    "--max-temperature",
+    metavar="C",
+    type=Finite(30, 110),
+    help="Evaluate fewer frames and tiles while the hottest zone is at so many degrees.",
+)
+@click.option(
+    "--reserve-wh",
+    metavar="WH",
+    type=Finite(min=0, min_open=True),
+    help="Evaluate fewer frames and tiles when the autopilot's battery has no more than this left.",
+)
 @click.option("--tiles", metavar="auto|RxC", help="Evaluate the tiles of each frame too: auto, or rows x columns.")
 @click.option("--json", "as_json", is_flag=True, help="Print every observation as a JSON line.")
 @click.pass_context
@@ -275,9 +293,13 @@ def _flight_config(
     duty: str | None,
     latency_ms: float,
     skip_similar: float | None,
+    power_budget: float | None,
+    max_temperature: float | None,
+    reserve_wh: float | None,
 ) -> FlightConfig:
     from overflight.runtime.errors import UsageError
     from overflight.runtime.filters.pace import Pace
+    from overflight.runtime.flight.governor import GovernorLimits
     from overflight.runtime.flight.peripherals import PeripheralConfig
     from overflight.runtime.flight.run import FlightConfig
 
@@ -290,6 +312,7 @@ def _flight_config(
         health_port=health,
         peripherals=PeripheralConfig(pose, camera, links, outbox, terrain),
         budget_bytes=None if budget_mb is None else budget_mb * 1_000_000,
+        limits=GovernorLimits(power_budget, max_temperature, reserve_wh),
         replace=replace,
     )
 

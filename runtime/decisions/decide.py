@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from overflight.runtime.bank import LabelBank
@@ -24,12 +27,13 @@ class Decision:
     """What one frame was decided to show.
 
     ``label`` is the best label present, None for "unknown"; ``present`` maps every label that is shown to its score,
-    ``still`` those that would be if they had begun before.
+    ``still`` those that would be if they had begun before. ``groups`` maps the bank's grouped labels to their group.
     """
 
     label: str | None
     present: dict[str, float]
     still: dict[str, float]
+    groups: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Decider:
@@ -47,6 +51,7 @@ class Decider:
         labels = header.labels
         self._names = [label.text for label in labels]
         self._background = np.flatnonzero([label.background for label in labels])
+        self._groups = {label.text: label.group for label in labels if label.group}
         groups = np.array([label.group or "" for label in labels])
         self._exclusive = [np.flatnonzero(groups == name) for name in header.exclusive]
         own = np.array([np.nan if one.threshold is None else one.threshold for one in labels], np.float32)
@@ -70,7 +75,7 @@ class Decider:
         rows = np.flatnonzero(present)
         label = self._names[rows[np.argmax(match.logits[rows])]] if len(rows) else None
         still = self._named(candidates & self._enough(match, judged, self._stay), match)
-        return Decision(label, self._named(present, match), still)
+        return Decision(label, self._named(present, match), still, self._groups)
 
     def present(self, match: Match) -> NDArray[np.bool_]:
         """Return which rows of the bank are present, ``[K]``."""

@@ -113,7 +113,7 @@ class EventTracker:
             track.first, track.best = None, 0.0
         elif seen >= self.rules.hits and self._lasts(track, observation) and not self._cools_down(track, observation):
             self._count += 1
-            return [self._record("begin", label, track, observation)]
+            return [self._record("begin", label, track, observation, decision.groups.get(label))]
         return []
 
     def _lasts(self, track: _Track, observation: Observation) -> bool:
@@ -133,7 +133,9 @@ class EventTracker:
         track.ended_ns = observation.moment_ns
         return event
 
-    def _record(self, kind: EventType, label: str, track: _Track, observation: Observation) -> Event:
+    def _record(
+        self, kind: EventType, label: str, track: _Track, observation: Observation, group: str | None = None
+    ) -> Event:
         previous = track.event
         first = track.first or observation
         track.event = Event(
@@ -146,6 +148,7 @@ class EventTracker:
             score=track.best,
             sequence=previous.sequence + 1 if previous else 0,
             flight=self.flight,
+            group=previous.group if previous else group,
             pose=observation.pose,
             place=observation.place,
             bank=observation.bank,

@@ -58,14 +58,29 @@ class FidelityVerdict(msgspec.Struct, frozen=True):
     fidelity: Fidelity | None = None
 
 
+class DeviceState(msgspec.Struct, frozen=True):
+    """What the device reported while an engine was timed: clocks in MHz before and after, and what limits them."""
+
+    power_mode: str | None
+    gpu_mhz: tuple[int | None, int | None]
+    gpu_limit_mhz: int | None
+    clocks_locked: bool | None
+    hottest_c: float | None
+    throttling: tuple[str, ...] = ()
+
+
 class Timing(msgspec.Struct, frozen=True):
-    """How long one call took on real frames, in nanoseconds: resized frames in, embeddings out, nothing else."""
+    """How long one call took on real frames, in nanoseconds: resized frames in, embeddings out, nothing else.
+
+    ``device`` is None on computers that report neither clocks nor temperatures.
+    """
 
     batch: int
     threads: int
     p50_ns: int
     p95_ns: int
     samples_ns: tuple[int, ...]
+    device: DeviceState | None = None
 
 
 class LayerCounts(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Pacing: which of the frames that arrive are looked at, to spare power where fewer will do."""
+"""Pacing: which of the frames that arrive are evaluated, to save power where fewer are enough."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from overflight.runtime.errors import UsageError
 if TYPE_CHECKING:
     from overflight.runtime.frame import Frame
 
-Passed = Literal["fps", "duty"]
+Passed = Literal["fps", "duty", "governed"]
 _EARLY = 0.1  # of an interval: a camera's jitter must not turn half the rate into a third
+_SMOOTH = 0.2  # weight of the newest interval in the usual one
+_PAUSE_NS = 5_000_000_000  # a longer gap is a duty cycle or a lost camera, not an interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class Pacer:
         self._interval_ns = int(1e9 / pace.fps) if pace.fps else 0
         self._first_ns: int | None = None
         self._due_ns = 0
+        self._every = 1
+        self._usual_ns = 0.0
+        self._evaluated_ns: int | None = None
 
     def date(self, frame: Frame) -> Frame:
         """Return the frame with its stamps set back to the exposure."""
@@ -69,8 +74,28 @@ class Pacer:
             captured_utc_ns=None if utc_ns is None else utc_ns - self._latency_ns,
         )
 
+    def slow_down(self, every: int) -> None:
+        """Evaluate only one in ``every`` of the frames that would be evaluated; may be called from another thread."""
+        self._every = every
+
     def passes(self, frame: Frame) -> Passed | None:
-        """Say why a frame is not looked at, or None when it is its turn."""
+        """Return why a frame is not evaluated, or None when it is its turn."""
+        return self._paced(frame) or self._governed(frame.captured_ns)
+
+    def _governed(self, now_ns: int) -> Passed | None:
+        """Divide the rate that the source, the pace and the engine give together, measured while nothing is divided.
+
+        By time, not by number: an engine slower than the camera would take the next frame at once.
+        """
+        since_ns = None if self._evaluated_ns is None else now_ns - self._evaluated_ns
+        if since_ns is not None and self._every > 1 and since_ns < self._usual_ns * (self._every - _EARLY):
+            return "governed"
+        if since_ns is not None and (self._every == 1 or not self._usual_ns) and since_ns < _PAUSE_NS:
+            self._usual_ns += (since_ns - self._usual_ns) * (_SMOOTH if self._usual_ns else 1.0)
+        self._evaluated_ns = now_ns
+        return None
+
+    def _paced(self, frame: Frame) -> Passed | None:
         now_ns = frame.captured_ns if frame.media_ns is None else frame.media_ns
         if self._first_ns is None:
             self._first_ns = self._due_ns = now_ns

@@ -86,6 +86,19 @@ def config_keys(command: click.Command) -> dict[str, click.Parameter]:
     return {_key(parameter): parameter for parameter in command.params if parameter.name not in LEFT_OUT}
 
 
+def key_table(command: click.Command) -> str:
+    """Describe the keys as a Markdown table, as docs/configuration.md shows it."""
+    lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for key, parameter in config_keys(command).items():
+        text = getattr(parameter, "help", None) or "The source: a file, a folder, a camera or an address."
+        meaning, _, said = text.replace("|", "/").partition("  [default: ")
+        default = parameter.default
+        known = isinstance(default, (str, int, float)) and not isinstance(default, bool)
+        shown = said.rstrip("]") or (f"`{default}`" if known else "")
+        lines.append(f"| `{key}` | {_expected(parameter)} | {shown} | {meaning} |")
+    return "\n".join(lines)
+
+
 def _key(parameter: click.Parameter) -> str:
     if isinstance(parameter, click.Argument):
         return str(parameter.name)

@@ -16,6 +16,7 @@ from overflight.runtime.worker import Faults, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from overflight.runtime.flight.governor_watch import GovernorWatch
     from overflight.runtime.records import Observation
 
 BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -26,7 +27,8 @@ class Status(msgspec.Struct, frozen=True):
     """What ``GET /status`` answers: whether frames are observed, in which flight, with what, and whether motors run.
 
     ``trouble`` is the first thing that does not work now; ``armed`` is None where no autopilot is heard.
-    ``warnings`` is what is wrong with telemetry, links, bank or source while the flight continues.
+    ``warnings`` is what is wrong with telemetry, links, bank or source while the flight continues. ``governor`` names
+    the step to which frames and tiles are reduced, "" for none.
     """
 
     fresh: bool
@@ -38,6 +40,7 @@ class Status(msgspec.Struct, frozen=True):
     bank: str
     pid: int = 0
     warnings: dict[str, str] = {}
+    governor: str = ""
 
 
 class Gauges:
@@ -58,6 +61,7 @@ class Gauges:
         self.trouble: str | None = None
         self.warnings = Warnings()
         self.without_pose: int | None = None  # None where no telemetry was asked for
+        self.governor: GovernorWatch | None = None
         self.bank = ""
         self.flight = ""
         self.bundle = ""
@@ -122,7 +126,10 @@ class Gauges:
         """Return what ``GET /status`` answers."""
         trouble = next(iter(self.troubles()), self.trouble)
         names = self.flight, self.bundle, self.bank
-        return Status(self.fresh, self.observed, trouble, self.armed(), *names, os.getpid(), self.warnings.current)
+        governed = self.governor.governor.step.name if self.governor is not None and self.governor.note else ""
+        return Status(
+            self.fresh, self.observed, trouble, self.armed(), *names, os.getpid(), self.warnings.current, governed
+        )
 
     def metrics(self) -> str:
         """Return the Prometheus text exposition, in base units."""
@@ -173,6 +180,7 @@ class Gauges:
             *_metric(
                 "overflight_engine_seconds_total", "counter", "Time in the engine.", {"": round(self._engine_sum_s, 6)}
             ),
+            *([] if self.governor is None else _governor_metrics(self.governor)),
             *_metric("overflight_fresh", "gauge", "1 while observations are recent.", {"": int(self.fresh)}),
             "# HELP overflight_age_seconds Time from capture to decision.",
             "# TYPE overflight_age_seconds histogram",
@@ -183,6 +191,15 @@ class Gauges:
             lines.append(f'overflight_age_seconds_bucket{{le="{bound}"}} {total}')
         lines += [f"overflight_age_seconds_sum {self._age_sum_s:.6f}", f"overflight_age_seconds_count {total}"]
         return "\n".join(lines) + "\n"
+
+
+def _governor_metrics(governor: GovernorWatch) -> list[str]:
+    return [
+        *_metric(
+            "overflight_governor_step", "gauge", "Step of the governor, 0 for full.", {"": governor.governor.number}
+        ),
+        *_metric("overflight_governor_changes_total", "counter", "Changes of that step.", {"": governor.changes}),
+    ]
 
 
 def _metric(name: str, kind: str, text: str, values: dict[str, float]) -> list[str]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.jetson.telemetry import DeviceReading
+    from overflight.runtime.flight.governor import GovernorChange
 
 FORMAT = 2
 APPLICATION_ID = 0x4F464C54  # "OFLT": what file(1) and SQLite show for an Overflight journal
@@ -57,12 +58,14 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE TABLE IF NOT EXISTS pictures (
     id INTEGER PRIMARY KEY, frame INTEGER NOT NULL, reasons TEXT NOT NULL, jpeg BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS device (id INTEGER PRIMARY KEY, utc_ns INTEGER NOT NULL, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS governor (id INTEGER PRIMARY KEY, utc_ns INTEGER NOT NULL, record BLOB NOT NULL);
 """
 _COLUMNS = {
     "observations": ("frame", "captured_ns", "captured_utc_ns", "media_ns", "label", "record", "embedding", "tiles"),
     "events": ("event", "type", "frame", "utc_ns", "media_ns", "record"),
     "pictures": ("frame", "reasons", "jpeg"),
     "device": ("utc_ns", "record"),
+    "governor": ("utc_ns", "record"),
 }
 _INSERT = {
     table: f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
@@ -139,6 +142,10 @@ class Journal:
     def append_device(self, utc_ns: int, reading: DeviceReading) -> None:
         """Take one reading of the device."""
         self._put(_Row("device", (utc_ns, msgspec.json.encode(reading))))
+
+    def append_governor(self, utc_ns: int, change: GovernorChange) -> None:
+        """Take one change of the governor; like events, they are never shed."""
+        self._put(_Row("governor", (utc_ns, msgspec.json.encode(change))))
 
     def close(self) -> None:
         """Write the waiting rows and fold the log into the file; what cannot be written is counted."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.jetson.telemetry import DeviceReading
+    from overflight.runtime.flight.governor import GovernorChange
 
 _Record = TypeVar("_Record")
 
@@ -106,6 +107,19 @@ class JournalReader:
             for reading in self._decoded("device", decoder.decode, record)
         ]
 
+    def governor(self) -> list[GovernorChange]:
+        """Return the changes of the governor in order; a journal from before there was one has none."""
+        from overflight.runtime.flight.governor import GovernorChange
+
+        if not list(self._select("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'governor'")):
+            return []
+        decoder = msgspec.json.Decoder(GovernorChange)
+        return [
+            change
+            for (record,) in self._select("SELECT record FROM governor ORDER BY id")
+            for change in self._decoded("governor", decoder.decode, record)
+        ]
+
     def report(self) -> None:
         """Log how many rows were passed over, if any."""
         if found := {table: count for table, count in self.undecodable.items() if count}:
@@ -171,6 +185,11 @@ def read_pictures(path: Path) -> Iterator[Picture]:
 def read_device(path: Path) -> list[DeviceReading]:
     """Return the device's readings of a journal, in order; none off the device."""
     return JournalReader(path).device()
+
+
+def read_governor(path: Path) -> list[GovernorChange]:
+    """Return a journal's changes of the governor, in order."""
+    return JournalReader(path).governor()
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -103,6 +103,11 @@ class Peripherals:
         said = {one.armed for one in self._autopilots()}
         return True if True in said else False if False in said else None
 
+    def battery_wh(self) -> float | None:
+        """Return what the aircraft's battery has left; None where no autopilot states it."""
+        left = [vehicle.battery.left_wh(time.monotonic_ns()) for vehicle in self._autopilots()]
+        return next((wh for wh in left if wh is not None), None)
+
     def _autopilots(self) -> list[Autopilot]:
         autopilot = self._geotagger.autopilot if self._geotagger is not None else None
         return [autopilot] if autopilot is not None else self._links.vehicles if self._links is not None else []

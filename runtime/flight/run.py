@@ -18,6 +18,8 @@ from overflight.runtime.flight.control_token import ControlToken, token_path
 from overflight.runtime.flight.device_log import DeviceLog
 from overflight.runtime.flight.directory import Flight
 from overflight.runtime.flight.gauges import Gauges
+from overflight.runtime.flight.governor import GovernorLimits
+from overflight.runtime.flight.governor_watch import GovernorActions, GovernorWatch
 from overflight.runtime.flight.health import HealthServer
 from overflight.runtime.flight.peripherals import PeripheralConfig, Peripherals
 from overflight.runtime.flight.systemd import Notifier
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from overflight.runtime.event import Event
+    from overflight.runtime.flight.governor import Step
+    from overflight.runtime.observe import Observer
     from overflight.runtime.overflight import Overflight
     from overflight.runtime.records import FlightRecord, Observation
 
@@ -40,7 +44,7 @@ class FlightConfig:
 
     ``watch_bank`` is the file or folder whose newest label bank is taken in flight; ``health_port`` opens the health
     server on loopback (0 picks a port); ``peripherals`` names telemetry and links; ``budget_bytes`` bounds the journal;
-    ``pace`` selects the frames that are evaluated.
+    ``pace`` selects the frames that are evaluated, and ``limits`` those of heat, power and battery for which fewer are.
     """
 
     rules: EventRules = field(default_factory=EventRules)
@@ -49,6 +53,7 @@ class FlightConfig:
     health_port: int | None = None
     peripherals: PeripheralConfig = field(default_factory=PeripheralConfig)
     budget_bytes: int | None = None
+    limits: GovernorLimits = field(default_factory=GovernorLimits)
     replace: bool = False
 
 
@@ -63,11 +68,9 @@ def fly(
 ) -> FlightRecord:
     """Run the stream over ``where`` and write a flight directory at ``out``.
 
-    ``on_observation`` receives every observation, ``on_event`` every event.
-
-    SIGTERM, SIGINT and SIGHUP end the flight cleanly; with a watched bank, SIGHUP reads it again. Raises SourceError,
-    after the flight has been closed, when a recording could not be read to its end; the observations until then are
-    kept.
+    ``on_observation`` receives every observation, ``on_event`` every event. SIGTERM, SIGINT and SIGHUP end the flight
+    cleanly; with a watched bank, SIGHUP reads it again. Raises SourceError, after the flight has been closed, when a
+    recording could not be read to its end; the observations until then are kept.
     """
     with ExitStack() as stack:
         gauges, banks = Gauges(), Banks(overflight)
@@ -85,6 +88,7 @@ def fly(
         banks.begin(flight)
         _connect(gauges, overflight, flight, peripherals)
         gauges.watch(stream.faults)
+        _govern(stack, gauges, overflight.observer, stream, flight, peripherals, config.limits)
         supervise = stack.enter_context(_supervise(gauges, banks, stream, flight, config))
         tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}")
 
@@ -122,6 +126,36 @@ def _connect(gauges: Gauges, overflight: Overflight, flight: Flight, peripherals
     gauges.checks.append(lambda: flight.journal.trouble)
     gauges.notes.append(peripherals.links_note)
     gauges.watch(flight.journal.worker, *peripherals.watched)
+
+
+def _govern(
+    stack: ExitStack,
+    gauges: Gauges,
+    observer: Observer,
+    stream: Stream,
+    flight: Flight,
+    peripherals: Peripherals,
+    limits: GovernorLimits,
+) -> None:
+    """Start the governor where a limit is set."""
+    if not limits.set:
+        return
+
+    def apply(step: Step) -> None:
+        stream.slow_down(step.every)
+        observer.reduce_tiles(step.tiles)
+
+    gauges.governor = watch = GovernorWatch(
+        limits,
+        GovernorActions(apply, flight.journal.append_governor),
+        gauges.warnings,
+        tiled=observer.is_tiled,
+        live=stream.source.live,
+        battery_wh=peripherals.battery_wh,
+    )
+    stack.callback(watch.close)
+    gauges.watch(watch.worker)
+    gauges.notes.append(lambda: watch.note)
 
 
 def _notice(gauges: Gauges, trouble: str | None) -> None:

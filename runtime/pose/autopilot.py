@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from overflight.runtime.errors import MissingError, UsageError, missing_extra
+from overflight.runtime.pose.battery import BatteryGauge
 from overflight.runtime.pose.telemetry import Telemetry
 from overflight.runtime.worker import Worker
 
@@ -30,7 +31,7 @@ ARMED = 128  # MAV_MODE_FLAG_SAFETY_ARMED
 HEARD_NS = 5_000_000_000
 ACTIVE = 4  # MAV_STATE_ACTIVE
 SET_MESSAGE_INTERVAL = 511
-STREAMS = (33, 30, 24, 2, 132, 285)  # position, attitude, GPS, system time, rangefinder, gimbal
+STREAMS = (33, 30, 24, 2, 132, 285, 147)  # position, attitude, GPS, system time, rangefinder, gimbal, battery
 HEARTBEAT_NS = 1_000_000_000
 KEEP_NS = 60_000_000_000
 RETRY_S = 1.0
@@ -71,6 +72,7 @@ class Autopilot:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.telemetry = Telemetry("monotonic", keep_ns=KEEP_NS)
+        self.battery = BatteryGauge()
         self.system: int | None = None
         self.heard_ns = 0
         self._armed = False
@@ -140,6 +142,7 @@ class Autopilot:
             self._meet(message)
         elif self.system is None or message.get_srcSystem() == self.system:
             self.telemetry.take(message, arrived_ns)
+            self.battery.take(message, arrived_ns)
 
     def _meet(self, heartbeat: Any) -> None:
         """Learn the vehicle's system id from the first heartbeat of an autopilot, and use it for our own component."""

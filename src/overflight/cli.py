@@ -43,6 +43,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "labels": ("export", "Compile a label file into a label bank."),
     "archive": ("station", "Keep flights together on the ground, so that they can be searched."),
     "describe": ("station", "Describe a picture, a mosaic or a flight: place, cover, state, season, quality."),
+    "changes": ("station", "Compare two dates of one ground: where it changed, and from what to what."),
+    "verify-claim": (
+        "station",
+        "Compare a claim about a picture with counter-sentences: supported, contradicted or cannot tell.",
+    ),
+    "regions": ("station", "Label the boxes of a detector: COCO JSON in, COCO JSON out."),
     "search": ("station", "Search an archive by sentences and pictures."),
     "bulk": ("station", "Embed many pictures, videos, mosaics and flights into Parquet files."),
     "review": ("station", "Confirm or reject what a search or an event found, and merge reviews."),

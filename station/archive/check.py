@@ -11,6 +11,7 @@ import msgspec
 from overflight.runtime.bundle import hash_file
 from overflight.runtime.errors import OverflightError
 from overflight.station.archive.ingest import STAGING
+from overflight.station.archive.sources import EMBEDDED, FLYING
 
 if TYPE_CHECKING:
     from overflight.station.archive.store import Archive, ArchivedFlight
@@ -46,7 +47,11 @@ def check(archive: Archive, *, search_in: Path | None = None) -> list[Finding]:
         for path in sorted((archive.directory / folder).glob(f"*{suffix}")):
             if path.name.removesuffix(suffix) not in known:
                 findings.append(Finding("leftover", str(path), harmless=True))
-    findings += [Finding("leftover", str(path), harmless=True) for path in archive.directory.glob(f"{STAGING}*")]
+    findings += [
+        Finding("leftover", str(path), harmless=True)
+        for begun in (STAGING, FLYING, EMBEDDED)
+        for path in archive.directory.glob(f"{begun}*")
+    ]
     return findings
 
 

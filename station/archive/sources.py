@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from overflight.runtime.bundle import hash_file
-from overflight.runtime.errors import SourceError, UsageError
+from overflight.runtime.errors import OverflightError, SourceError, UsageError
 from overflight.runtime.flight.directory import RECORD
 from overflight.runtime.flight.peripherals import PeripheralConfig
 from overflight.runtime.flight.run import FlightConfig, fly
 from overflight.runtime.sources.image import SUFFIXES
+from overflight.station.archive.remembered import remembering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from overflight.runtime.overflight import Overflight
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from overflight.runtime.stream import Stream
     from overflight.station.archive.store import Archive, ArchivedFlight
 
-_FLYING = ".flying-"
+FLYING = ".flying-"
+EMBEDDED = ".embedded-"  # embeddings of a source that is being added
 
 
 def is_flight(path: Path) -> bool:
@@ -42,8 +44,9 @@ def add_source(
 ) -> tuple[ArchivedFlight, bool]:
     """Embed a source with an engine and add it as a flight; return the flight and whether it is new.
 
-    The same content is added once, whatever its name. A source that ends early is added with what was read, and the
-    flight's record names the reason. Raises UsageError for what is neither a file nor a folder.
+    The same content is added once, whatever its name. Embeddings are kept in the archive until the source is added: a
+    command that was killed and is repeated computes only the missing ones. A source that ends early is added with what
+    was read, and the flight's record names the reason. Raises UsageError for what is neither a file nor a folder.
     """
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder; name flights, videos, mosaics or folders of stills")
@@ -51,19 +54,33 @@ def add_source(
         f"{content_hash(source)} {overflight.bundle.manifest.tower} {pose} {camera}".encode()
     ).hexdigest()
     identity = key[:16]
-    if archive.index.is_file() and (known := next((one for one in archive.flights() if one.id == identity), None)):
-        return known, False
-    out = archive.directory / f"{_FLYING}{identity}"
-    shutil.rmtree(out, ignore_errors=True)  # of a command that was killed
     pose = pose or ("stills" if source.is_dir() else None)
     config = FlightConfig(peripherals=PeripheralConfig(pose=pose, camera=camera))
+    out = archive.directory / f"{FLYING}{identity}"
+    with _alone(archive):
+        if archive.index.is_file() and (known := next((one for one in archive.flights() if one.id == identity), None)):
+            return known, False
+        shutil.rmtree(out, ignore_errors=True)  # of a command that was killed
+        try:
+            with remembering(overflight, archive.directory / f"{EMBEDDED}{identity}"):
+                with suppress(SourceError):  # what was read until then is in the journal, the reason in the record
+                    fly(overflight, str(source.resolve()), out, config, on_observation=on_observation)
+                return archive.add(out, name=source.resolve().name, kind=_kind(source), identity=identity)
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+
+
+@contextmanager
+def _alone(archive: Archive) -> Iterator[None]:
+    """Let commands that embed sources for one archive take turns. Raises OverflightError where it cannot be written."""
+    from filelock import FileLock
+
     try:
         archive.directory.mkdir(parents=True, exist_ok=True)
-        with suppress(SourceError):  # what was read until then is in the journal, the reason in the record
-            fly(overflight, str(source.resolve()), out, config, on_observation=on_observation)
-        return archive.add(out, name=source.resolve().name, kind=_kind(source), identity=identity)
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
+        with FileLock(archive.directory / ".sources.lock"):
+            yield
+    except PermissionError as error:
+        raise OverflightError(f"{archive.directory}: {error.strerror}; name an archive that can be written") from error
 
 
 def content_hash(source: Path) -> str:

@@ -70,3 +70,32 @@ def merge_(archive: Path, other: Path) -> None:
     new = merge(target, other)
     disputed = [one.number for one in findings(target) if one.state == "disputed"]
     click.echo(f"{new} new decisions; disputed: {', '.join(disputed) or 'none'}")
+
+
+@command.command("examples")
+@click.argument("archive", type=_PATH)
+@click.option("--state", type=click.Choice(["confirmed", "rejected"]), default="rejected", show_default=True)
+@click.option("--label", help="Only findings that a reviewer gave this label.")
+@click.option("-o", "--out", type=_PATH, required=True, help="The list to write (.txt).")
+def examples_(archive: Path, state: str, label: str | None, out: Path) -> None:
+    """List reviewed findings as examples or background of a label.
+
+    \b
+    overflight review examples archive --state rejected -o rejected.txt
+    overflight labels --examples fire=fire/ --background rejected.txt -o fire.safetensors
+    """
+    import os
+
+    from overflight.runtime.durable import write_atomically
+    from overflight.runtime.errors import UsageError
+    from overflight.station.archive import Archive
+    from overflight.station.review.store import example_list
+
+    if out.suffix.lower() != ".txt":
+        raise UsageError(f"{out}: expected a list, such as {state}.txt")
+    lines = example_list(Archive(archive), state, label)
+    if not lines:
+        raise UsageError(f"{archive}: no {state} findings" + (f" with the label {label}" if label else ""))
+    prefix = Path(os.path.relpath(archive.resolve(), out.resolve().parent)).as_posix()
+    write_atomically(out, "".join(f"{prefix}/{line}\n" for line in lines).encode())
+    click.echo(f"{out}: {sum(line.count(',') + 1 for line in lines)} findings of {len(lines)} flights")

@@ -145,6 +145,21 @@ def reviewed_rows(archive: Archive, wanted: str) -> frozenset[int]:
             return frozenset(rows[number] for number, found in reviewed.items() if found == state and number in rows)
 
 
+def example_list(archive: Archive, state: str, label: str | None = None) -> list[str]:
+    """Return the findings of a state as ``flights/ID#FRAMES`` for ``overflight labels --examples``, a line per flight.
+
+    Paths are relative to the archive. ``label`` keeps the findings that a reviewer gave this label.
+    """
+    rows: dict[str, list[str]] = {}
+    flights = {flight.id[:8]: flight.id for flight in archive.flights()}
+    for one in findings(archive):
+        if one.state == state and (label is None or any(review.label == label for review in one.reviews)):
+            flight, _, frame = one.number.partition("-")
+            if flight[:8] in flights:
+                rows.setdefault(flights[flight[:8]], []).append(frame)
+    return [f"flights/{flight}#{','.join(frames)}" for flight, frames in sorted(rows.items())]
+
+
 def _state(reviews: Iterable[Review]) -> str:
     states = {review.state for review in reviews} - {"unsure"}
     return "disputed" if len(states) > 1 else states.pop() if states else "unsure"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from overflight.runtime.geofiles.layers import Value
-    from overflight.station.search.search import Hit
+    from overflight.station.search.ranking import Hit
     from overflight.station.search.wall import Picture
 
 Format = Literal["geojson", "gpkg", "csv", "kmz"]

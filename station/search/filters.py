@@ -53,6 +53,8 @@ class Filters:
 
     def mask(self, connection: sqlite3.Connection, flight: ArchivedFlight) -> tuple[NDArray[np.bool_], int]:
         """Return which rows ``[rows]`` of a flight pass, and how many do not because a value is unknown."""
+        if not self.any:
+            return np.ones(flight.rows, np.bool_), 0
         span = (flight.first, flight.first + flight.rows)
         conditions, values = self._conditions()
         passing = connection.execute(

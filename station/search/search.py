@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from overflight.runtime.errors import UsageError
 from overflight.station.archive.store import flights_of
-from overflight.station.review import finding_number
-from overflight.station.search.cutoff import Cutoff, fit_cutoff
+from overflight.station.search.cutoff import fit_cutoff
 from overflight.station.search.filters import Filters
 from overflight.station.search.matrix import Matrix
+from overflight.station.search.ranking import Hit, Scored, rank
 from overflight.station.search.unlike import ALARMS, differences, fit_difference, reference_rows
 
 if TYPE_CHECKING:
@@ -25,40 +25,7 @@ if TYPE_CHECKING:
     from overflight.station.archive import Archive, ArchivedFlight
     from overflight.station.search.terms import Terms
 
-PASS_S = 10.0  # hits of one flight closer than this are one pass over a thing
-PASS_FRAMES = 15  # the same for sources without time
 UNWANTED_WEIGHT = 0.5
-
-
-class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A row of the archive that fits.
-
-    ``score`` ranks: the cosine where one term is searched, the mean of standardised cosines otherwise. ``cosine`` is
-    that of the term that fits least. ``percentile`` is the share of the searched rows with a lower score and
-    ``background`` the share of background texts whose best cosine is lower, in percent. ``tile`` counts from 1; 0 is
-    the whole frame. ``grouped`` are other rows of the same pass. ``number`` names the finding in reviews. Places are
-    WGS-84 degrees with ``error_m`` as radius.
-    """
-
-    row: int
-    flight: str
-    flight_name: str
-    frame: int
-    tile: int
-    score: float
-    cosine: float
-    percentile: float
-    background: float | None = None
-    utc_ns: int | None = None
-    media_ns: int | None = None
-    lat_deg: float | None = None
-    lon_deg: float | None = None
-    error_m: float | None = None
-    height_m: float | None = None
-    label: str | None = None
-    name: str | None = None
-    grouped: tuple[int, ...] = ()
-    number: str = ""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -81,15 +48,6 @@ class Found(msgspec.Struct, frozen=True):
     held_out: int
     translated: dict[str, str]
     same_ground: dict[int, tuple[str, ...]] = {}
-
-
-class _Scored(NamedTuple):
-    """Scores of the rows of one flight that passed the filters: ``numbers`` are their positions in the segment."""
-
-    flight: ArchivedFlight
-    numbers: NDArray[np.int64]
-    score: NDArray[np.float32]
-    cosine: NDArray[np.float32]
 
 
 def search(
@@ -116,7 +74,7 @@ def search(
         if len(terms.texts) and not len(terms.pictures):
             options = {} if false_alarm is None else {"false_alarm": false_alarm}
             cutoff = fit_cutoff(archive, flights, matrix, embed, **options)
-        best = _groups(connection, scored, cutoff, most)
+        best = rank(connection, scored, most, cutoff=cutoff, exact=_exact(terms, matrix))
     hits = best if cutoff is None else tuple(hit for hit in best if hit.cosine > cutoff.cosine)
     return Found(
         hits=hits,
@@ -151,10 +109,10 @@ def search_unlike(
         for flight, (mask, _) in zip(searched, masks, strict=True):
             numbers = np.flatnonzero(mask)
             different = differences(flight, rows, matrix)[numbers]
-            scored.append(_Scored(flight, numbers, different, different))
+            scored.append(Scored(flight, numbers, different, different))
         if not scored:
             raise UsageError("--unlike: no other flight of this tower to search; add one, or name fewer references")
-        best = _groups(connection, scored, None, most)
+        best = rank(connection, scored, most)
     cutoff = fit_difference(rows)
     return Found(
         hits=tuple(hit for hit in best if hit.score > cutoff),
@@ -184,94 +142,37 @@ def searched_flights(connection: sqlite3.Connection, bundle: Bundle, filters: Fi
     return flights
 
 
-def _score(
-    flights: list[ArchivedFlight], masks: list[NDArray[np.bool_]], terms: Terms, matrix: Matrix
-) -> list[_Scored]:
+def _score(flights: list[ArchivedFlight], masks: list[NDArray[np.bool_]], terms: Terms, matrix: Matrix) -> list[Scored]:
     wanted = np.concatenate([terms.texts, terms.pictures])
     every = np.concatenate([wanted, terms.unwanted])
+    if len(every) == 1:
+        return [_estimate(flight, mask, every[0], matrix) for flight, mask in zip(flights, masks, strict=True)]
     cosines = [matrix.cosines(flight, every) for flight in flights]
-    single = len(every) == 1
-    if not single:
-        joined = np.concatenate(cosines, axis=1)
-        means, spreads = joined.mean(axis=1), np.maximum(joined.std(axis=1), 1e-6)
+    joined = np.concatenate(cosines, axis=1)
+    means, spreads = joined.mean(axis=1), np.maximum(joined.std(axis=1), 1e-6)
     scored = []
     for flight, mask, found in zip(flights, masks, cosines, strict=True):
         numbers = np.flatnonzero(mask)
         part = found[:, numbers]
-        score = part[0]
-        if not single:
-            standard = (part - means[:, None]) / spreads[:, None]
-            score = standard[: len(wanted)].mean(axis=0)
-            if len(terms.unwanted):
-                score = score - UNWANTED_WEIGHT * np.maximum(standard[len(wanted) :], 0).max(axis=0)
-        scored.append(_Scored(flight, numbers, score, part[: len(wanted)].min(axis=0)))
+        standard = (part - means[:, None]) / spreads[:, None]
+        score = standard[: len(wanted)].mean(axis=0)
+        if len(terms.unwanted):
+            score = score - UNWANTED_WEIGHT * np.maximum(standard[len(wanted) :], 0).max(axis=0)
+        scored.append(Scored(flight, numbers, score, part[: len(wanted)].min(axis=0)))
     return scored
 
 
-def _groups(connection: sqlite3.Connection, scored: list[_Scored], cutoff: Cutoff | None, most: int) -> tuple[Hit, ...]:
-    """Return the best groups: each is its best row, with the other rows of the same pass."""
-    scores = np.concatenate([one.score for one in scored])
-    owners = np.concatenate([np.full(len(one.score), number) for number, one in enumerate(scored)])
-    order = np.argsort(-scores, kind="stable")
-    ranked = np.sort(scores)
-    groups: list[tuple[Hit, list[int]]] = []
-    starts = np.cumsum([0, *(len(one.score) for one in scored)])
-    for place in order[: 40 * most]:
-        one = scored[owners[place]]
-        inside = int(place - starts[owners[place]])
-        hit = _hit(connection, one, inside, ranked, cutoff)
-        pass_ = next((group for group in groups if _same_pass(group[0], hit)), None)
-        if pass_ is not None:
-            pass_[1].append(hit.row)
-        elif len(groups) < most:
-            groups.append((hit, []))
-        else:
-            break
-    return tuple(msgspec.structs.replace(hit, grouped=tuple(rows)) for hit, rows in groups)
+def _exact(terms: Terms, matrix: Matrix) -> tuple[NDArray[np.float32], Matrix] | None:
+    """Return what scores the best rows again; None where several terms are joined, whose scores are exact."""
+    every = np.concatenate([terms.texts, terms.pictures, terms.unwanted])
+    return (every[0], matrix) if len(every) == 1 else None
 
 
-def _hit(
-    connection: sqlite3.Connection, one: _Scored, inside: int, ranked: NDArray[np.float32], cutoff: Cutoff | None
-) -> Hit:
-    row = one.flight.first + int(one.numbers[inside])
-    frame, tile, utc_ns, media_ns, lat_deg, lon_deg, error_m, height_m, label, name = connection.execute(
-        "SELECT frame, tile, utc_ns, media_ns, lat_deg, lon_deg, error_m, height_m, label, name FROM rows WHERE id = ?",
-        (row,),
-    ).fetchone()
-    score, cosine = float(one.score[inside]), float(one.cosine[inside])
-    return Hit(
-        row=row,
-        flight=one.flight.id,
-        flight_name=one.flight.name,
-        frame=frame,
-        tile=tile,
-        score=score,
-        cosine=cosine,
-        percentile=100 * float(np.searchsorted(ranked, score)) / len(ranked),
-        background=None if cutoff is None else cutoff.percentile(cosine),
-        utc_ns=utc_ns,
-        media_ns=media_ns,
-        lat_deg=lat_deg,
-        lon_deg=lon_deg,
-        error_m=error_m,
-        height_m=height_m,
-        label=label,
-        name=name,
-        number=finding_number(one.flight.id, frame, tile),
-    )
-
-
-def _same_pass(a: Hit, b: Hit) -> bool:
-    """Whether two rows of one flight were seen within seconds of each other (or frames, where there is no time)."""
-    if a.flight != b.flight:
-        return False
-    if a.media_ns is not None and b.media_ns is not None:
-        return abs(a.media_ns - b.media_ns) <= PASS_S * 1e9
-    if a.name is not None:  # stills: neighbours are different views, a tile belongs to its own still
-        return a.frame == b.frame
-    if a.utc_ns is not None and b.utc_ns is not None:
-        return abs(a.utc_ns - b.utc_ns) <= PASS_S * 1e9
-    return abs(a.frame - b.frame) <= PASS_FRAMES
+def _estimate(flight: ArchivedFlight, mask: NDArray[np.bool_], term: NDArray[np.float32], matrix: Matrix) -> Scored:
+    found, error = matrix.estimates(flight, term)
+    numbers = np.flatnonzero(mask)
+    score = found if len(numbers) == len(found) else found[numbers]
+    return Scored(flight, numbers, score, score, error)
 
 
 def same_ground(connection: sqlite3.Connection, hit: Hit, most: int = 20) -> list[tuple[str, int, int]]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.station.archive import Archive, ArchivedFlight
-    from overflight.station.search.search import Found, Hit
+    from overflight.station.search.ranking import Hit
+    from overflight.station.search.search import Found
 
 COLUMNS = 5
 CELL_PX, HIGH_PX, CAPTION_PX, GAP_PX = 240, 150, 46, 12

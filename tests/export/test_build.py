@@ -1,6 +1,6 @@
 """Building engines on this machine: proven, timed, chosen; and what a fault or a kill leaves.
 
-Covers: export/candidate_plan.py, export/candidates.py, export/commands/build.py, export/diagnose.py, export/timing.py,
+Covers: export/candidate_plan.py, export/candidates.py, export/commands/build.py, export/diagnose.py,
 runtime/evaluation/holdout.py.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -222,6 +223,22 @@ def test_a_deployed_bundle_is_used_by_its_link(image: Path) -> None:
     unit = (image / service.UNIT).read_text()
     assert setting(unit, "ExecStartPre").endswith(" update --resume --home /var/lib/overflight")
     assert "ExecStartPre" not in service.render(service.Service(), program=Path("/x"))
+
+
+@needs_root
+def test_services_next_to_each_other_have_ports_of_their_own(image: Path) -> None:
+    """Two cameras and the service without a name: the second would have found its health port taken."""
+    for name in ("front", "rear", ""):
+        options = ["--root", str(image), *(["--name", name] if name else [])]
+        result = CliRunner().invoke(command, ["install", "csi://0", *options])
+        assert result.exit_code == 0, result.output
+    ports = {
+        path.stem: re.findall(r"health = (\d+)", path.read_text()) for path in (image / "etc/overflight").glob("*")
+    }
+    assert ports == {"front": ["9180"], "rear": ["9181"], "flight": ["9182"]}
+    again = CliRunner().invoke(command, ["install", "csi://1", "--name", "front", "--root", str(image)])
+    assert again.exit_code == 0
+    assert "health = 9180" in (image / "etc/overflight/front.toml").read_text()
 
 
 def test_home_directories_are_hidden_unless_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,3 +158,12 @@ def test_every_event_has_one_life(scores: list[float | None], hits: int, spare: 
         assert (life[0].type, life[-1].type) == ("begin", "end")
         assert all(event.type == "change" for event in life[1:-1])
     assert [event.type for event in events if event.type != "change"] == ["begin", "end"] * len(lives)
+
+
+def test_an_event_keeps_the_group_that_it_began_with() -> None:
+    """A bank without groups takes over in flight; the event is still the same one."""
+    follower = EventTracker(RULES, "f")
+    shown = Decision("fire", {"fire": 0.9}, {"fire": 0.9}, {"fire": "hazards"})
+    events = [event for n in range(2) for event in follower.follow(observation(n), shown)]
+    events += [event for n in range(2, 6) for event in follower.follow(observation(n), verdict(None))]
+    assert [(event.type, event.group) for event in events] == [("begin", "hazards"), ("end", "hazards")]

@@ -54,6 +54,45 @@ def test_a_recording_is_paced_by_its_own_time() -> None:
     assert sum(pacer.passes(frame) is None for frame in frames) in {10, 11}
 
 
+@pytest.mark.parametrize(("every", "busy_s"), [(2, 0.0), (4, 0.0), (10, 0.0), (2, 0.2), (4, 0.2)])
+def test_a_slower_pace_divides_the_rate_that_was_usual(every: int, busy_s: float) -> None:
+    """Also where the engine, not the camera, sets the rate: the next frame at once would be no division at all."""
+    pacer = Pacer(Pace())
+    taken: dict[int, list[float]] = {1: [], every: []}
+    free_s, now = 0.0, 1
+    for frame in camera(30, 120):
+        at_s = frame.captured_ns / 1e9 - 1000
+        if at_s >= 60 and now == 1:
+            pacer.slow_down(now := every)
+        if at_s < free_s:  # the engine is busy, the frame is replaced by a newer one
+            continue
+        if pacer.passes(frame) is None:
+            taken[now].append(at_s)
+            free_s = at_s + busy_s
+    assert len(taken[every]) == pytest.approx(len(taken[1]) / every, rel=0.1)
+
+
+def test_a_flight_that_begins_slowed_down_measures_its_rate_first() -> None:
+    """A board that is hot before its first frame."""
+    pacer = Pacer(Pace())
+    pacer.slow_down(10)
+    assert sum(pacer.passes(frame) is None for frame in camera(30, 20)) == pytest.approx(60, abs=2)
+
+
+def test_full_pace_comes_back_and_pauses_are_no_intervals() -> None:
+    """After a lost camera the usual rate is still known."""
+    pacer = Pacer(Pace())
+    frames = list(camera(10, 40))
+    for frame in [*frames[:100], *frames[300:]]:
+        assert pacer.passes(frame) is None
+    pacer.slow_down(2)
+    later = [Frame(PIXELS, n, 10**12 + 41 * 10**9 + n * 10**8) for n in range(100)]
+    assert sum(pacer.passes(frame) == "governed" for frame in later) == pytest.approx(50, abs=2)
+    pacer.slow_down(1)
+    again = [Frame(PIXELS, n, 10**12 + 60 * 10**9 + n * 10**8) for n in range(100)]
+    assert all(pacer.passes(frame) is None for frame in again)
+
+
 def test_latency_sets_the_stamps_back() -> None:
     """Both clocks, by the same time; a recording without a wall clock keeps none."""
     pacer = Pacer(Pace(latency_ms=80))

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from overflight.runtime.commands.run import command
 from overflight.runtime.errors import UsageError
-from overflight.runtime.flight.config import config_keys, read_config, write_config
+from overflight.runtime.flight.config import config_keys, key_table, read_config, write_config
 
+PAGE = Path(__file__).parents[3] / "docs/configuration.md"
 COMMENTED = """\
 # Front camera.
 source = "csi://0"   # the left connector
@@ -48,7 +49,8 @@ def test_what_is_printed_can_be_read(tmp_path: Path) -> None:
         "--cool-down": "7", "--health": "8080", "--pose": "udpin:0.0.0.0:14550", "--camera": "hfov=70",
         "--outbox": "o.sqlite", "--budget-mb": "9", "--fps": "2.5", "--duty": "1/2", "--latency-ms": "80",
         "--skip-similar": "6", "--tiles": "2x3", "--terrain": "dem.tif?takeoff=49,8",
-        "--source-file": "s", "--link-file": "l",
+        "--source-file": "s", "--link-file": "l", "--power-budget": "12", "--max-temperature": "80",
+        "--reserve-wh": "20.5",
     }  # fmt: skip
     given = [word for pair in options.items() for word in pair]
     flags = ["--replace", "--force-engine", "--watch-bank", "--link", "mqtt://a/b", "--link", 'https://x/"q"#\x7f']
@@ -155,3 +157,15 @@ def test_a_value_on_several_lines_is_not_guessed_at() -> None:
     assert write_config(command, {"links": ("mqtt://a",)}, text) == text
     with pytest.raises(UsageError, match="write it there on one line"):
         write_config(command, {"links": ("mqtt://b",)}, text)
+
+
+def test_the_page_describes_every_key() -> None:
+    """docs/configuration.md has the table that the code makes; its example is read without a complaint."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert key_table(command) in page, "write it with: key_table(command) of runtime/flight/config.py"
+
+
+def test_the_example_of_the_page_is_valid(tmp_path: Path) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    (tmp_path / "flight.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    assert read(tmp_path / "flight.toml")["links"] == ("mqtt://broker/overflight", "cot+udp://239.2.3.1:6969")

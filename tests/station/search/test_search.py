@@ -24,7 +24,8 @@ from overflight.station.search.cutoff import background_texts
 from overflight.station.search.dictionary import translate
 from overflight.station.search.export import export_hits
 from overflight.station.search.filters import inside
-from overflight.station.search.search import Hit, search_unlike
+from overflight.station.search.ranking import Hit
+from overflight.station.search.search import search_unlike
 from overflight.station.search.wall import Picture, answer_text, contact_sheet, pictures_of, write_wall
 
 if TYPE_CHECKING:

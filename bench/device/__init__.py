@@ -1,0 +1,1 @@
+"""One command that proves on a device what only a device can show."""

@@ -1,0 +1,174 @@
+"""Ranking: the best rows of scored flights, exactly, as groups of one pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+
+from overflight.station.review import finding_number
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from numpy.typing import NDArray
+
+    from overflight.station.archive import ArchivedFlight
+    from overflight.station.search.cutoff import Cutoff
+    from overflight.station.search.matrix import Matrix
+
+PASS_S = 10.0  # hits of one flight closer than this are one pass over a thing
+PASS_FRAMES = 15  # the same for sources without time
+ROWS_A_GROUP = 40  # of the best rows that are looked through for each group that is asked for
+
+
+class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A row of the archive that fits.
+
+    ``score`` ranks: the cosine where one term is searched, the mean of standardised cosines otherwise. ``cosine`` is
+    that of the term that fits least. ``percentile`` is the share of the searched rows with a lower score and
+    ``background`` the share of background texts whose best cosine is lower, in percent. ``tile`` counts from 1; 0 is
+    the whole frame. ``grouped`` are other rows of the same pass. ``number`` names the finding in reviews. Places are
+    WGS-84 degrees with ``error_m`` as radius.
+    """
+
+    row: int
+    flight: str
+    flight_name: str
+    frame: int
+    tile: int
+    score: float
+    cosine: float
+    percentile: float
+    background: float | None = None
+    utc_ns: int | None = None
+    media_ns: int | None = None
+    lat_deg: float | None = None
+    lon_deg: float | None = None
+    error_m: float | None = None
+    height_m: float | None = None
+    label: str | None = None
+    name: str | None = None
+    grouped: tuple[int, ...] = ()
+    number: str = ""
+
+
+class Scored(NamedTuple):
+    """Scores of the rows of one flight that passed the filters: ``numbers`` are their positions in the segment.
+
+    ``error`` is how far a score may be from the exact one; the best are scored again before they are ranked.
+    """
+
+    flight: ArchivedFlight
+    numbers: NDArray[np.int64]
+    score: NDArray[np.float32]
+    cosine: NDArray[np.float32]
+    error: float = 0.0
+
+
+class _Best(NamedTuple):
+    """The best rows, the best first: whose they are, their places there, exact values, and percent of rows below."""
+
+    owners: NDArray[np.int64]
+    places: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    cosines: NDArray[np.float32]
+    percentiles: NDArray[np.float64]
+
+
+def rank(
+    connection: sqlite3.Connection,
+    scored: list[Scored],
+    most: int,
+    *,
+    cutoff: Cutoff | None = None,
+    exact: tuple[NDArray[np.float32], Matrix] | None = None,
+) -> tuple[Hit, ...]:
+    """Return the best groups: each is its best row, with the other rows of the same pass.
+
+    ``exact`` is the term ``[D]`` and the matrix that score the best rows again where scores are estimates.
+    """
+    best = best_rows(scored, ROWS_A_GROUP * most, exact)
+    groups: list[tuple[Hit, list[int]]] = []
+    for number in range(len(best.scores)):
+        hit = _hit(connection, scored[best.owners[number]], best, number, cutoff)
+        pass_ = next((group for group in groups if _same_pass(group[0], hit)), None)
+        if pass_ is not None:
+            pass_[1].append(hit.row)
+        elif len(groups) < most:
+            groups.append((hit, []))
+        else:
+            break
+    return tuple(msgspec.structs.replace(hit, grouped=tuple(rows)) for hit, rows in groups)
+
+
+def best_rows(scored: list[Scored], count: int, exact: tuple[NDArray[np.float32], Matrix] | None) -> _Best:
+    """Return the ``count`` best rows in their exact order.
+
+    With an error of at most e, ``count`` rows are at least as good as the ``count``-th best estimate less e. A row
+    whose estimate is lower by more than 2 e is worse than all of them, so only the others are scored again.
+    """
+    scores = np.concatenate([one.score for one in scored])
+    cosines = np.concatenate([one.cosine for one in scored])
+    total = len(scores)
+    count = min(count, total)
+    if not count:
+        nothing = np.empty(0, np.int64)
+        return _Best(nothing, nothing, scores, cosines, np.empty(0))
+    least = np.partition(scores, total - count)[total - count]
+    rows = np.flatnonzero(scores >= least - 2 * max(one.error for one in scored))
+    starts = np.cumsum([0, *(len(one.score) for one in scored)])
+    owners = np.searchsorted(starts, rows, side="right") - 1
+    places, scores, cosines = rows - starts[owners], scores[rows], cosines[rows]
+    if exact is not None:
+        term, matrix = exact
+        for owner in np.unique(owners):
+            mine = owners == owner
+            numbers = scored[owner].numbers[places[mine]]
+            scores[mine] = cosines[mine] = matrix.rows(scored[owner].flight, numbers) @ term
+    order = np.argsort(-scores, kind="stable")[:count]
+    better = np.searchsorted(np.sort(-scores), -scores[order], side="right")
+    return _Best(owners[order], places[order], scores[order], cosines[order], 100 * (total - better) / total)
+
+
+def _hit(connection: sqlite3.Connection, one: Scored, best: _Best, number: int, cutoff: Cutoff | None) -> Hit:
+    row = one.flight.first + int(one.numbers[best.places[number]])
+    frame, tile, utc_ns, media_ns, lat_deg, lon_deg, error_m, height_m, label, name = connection.execute(
+        "SELECT frame, tile, utc_ns, media_ns, lat_deg, lon_deg, error_m, height_m, label, name FROM rows WHERE id = ?",
+        (row,),
+    ).fetchone()
+    cosine = float(best.cosines[number])
+    return Hit(
+        row=row,
+        flight=one.flight.id,
+        flight_name=one.flight.name,
+        frame=frame,
+        tile=tile,
+        score=float(best.scores[number]),
+        cosine=cosine,
+        percentile=float(best.percentiles[number]),
+        background=None if cutoff is None else cutoff.percentile(cosine),
+        utc_ns=utc_ns,
+        media_ns=media_ns,
+        lat_deg=lat_deg,
+        lon_deg=lon_deg,
+        error_m=error_m,
+        height_m=height_m,
+        label=label,
+        name=name,
+        number=finding_number(one.flight.id, frame, tile),
+    )
+
+
+def _same_pass(a: Hit, b: Hit) -> bool:
+    """Whether two rows of one flight were seen within seconds of each other (or frames, where there is no time)."""
+    if a.flight != b.flight:
+        return False
+    if a.media_ns is not None and b.media_ns is not None:
+        return abs(a.media_ns - b.media_ns) <= PASS_S * 1e9
+    if a.name is not None:  # stills: neighbours are different views, a tile belongs to its own still
+        return a.frame == b.frame
+    if a.utc_ns is not None and b.utc_ns is not None:
+        return abs(a.utc_ns - b.utc_ns) <= PASS_S * 1e9
+    return abs(a.frame - b.frame) <= PASS_FRAMES
