@@ -242,7 +242,8 @@ def test_a_message_that_cannot_be_taken_is_counted_and_the_next_is_read(
 ) -> None:
     """The connection stays: one odd message is no broken line."""
     vehicle = Autopilot(Address.parse(f"udpin:{address}"))
-    take, failed = vehicle.telemetry.take, []
+    take = vehicle.telemetry.take
+    failed: list[Any] = []
 
     def fail_once(message: Any, arrived_ns: int) -> None:
         if not failed:
