@@ -303,7 +303,9 @@ def test_a_flight_is_shown_live(fly_over: Callable[..., Path], open_client: Call
     assert client.get("/api/live/other/picture.jpg").status_code == 404
     assert client.get("/api/state").json()["archive"] is None
     assert client.post("/api/search", json={"like": [{"row": 1}]}).status_code == 404
-    (one,) = all_aircraft(Desk(Settings(flights=(flight,))))
+    desk = Desk(Settings(flights=(flight,)))
+    (one,) = all_aircraft(desk)
+    desk.close()
     assert (one.name, one.ended, one.frame) == ("now", True, 1)
 
 

@@ -347,10 +347,10 @@ def test_two_reviewers_merge_their_work_and_hand_over_a_kmz(
     ana.wait_for_selector("dialog .notice")
     ana.keyboard.press("Escape")
     ana.wait_for_selector(".finding .state.disputed")
-    states = [ana.get_attribute(f".finding >> nth={at} >> .state", "class") for at in range(3)]
+    states = [ana.get_attribute(f".finding:not([hidden]) >> nth={at} >> .state", "class") for at in range(3)]
     assert states == ["state confirmed", "state disputed", "state rejected"]
     for at in range(3):
-        ana.check(f".finding >> nth={at} >> input")
+        ana.check(f".finding:not([hidden]) >> nth={at} >> input")
     with ana.expect_download() as waiting:
         ana.click("#export")
     kmz = tmp_path / "findings.kmz"
