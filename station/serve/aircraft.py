@@ -17,7 +17,8 @@ from overflight.runtime.flight.banks import BankInUse
 from overflight.runtime.flight.directory import JOURNAL, RECORD, read_record
 from overflight.runtime.flight.gauges import Status
 from overflight.runtime.records import Observation
-from overflight.station.serve.shapes import Aircraft, Health, LabelScore, LiveEvent, LiveTile
+from overflight.station.serve.live_shapes import Aircraft, Health, LiveEvent, LiveTile
+from overflight.station.serve.shapes import LabelScore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,8 @@ from overflight.station.serve.aircraft import (
     with_link,
 )
 from overflight.station.serve.endpoint import Call, File, RefusedError
-from overflight.station.serve.shapes import Aircraft, AircraftInfo, BankInFlight, Health, SendAsked
+from overflight.station.serve.live_shapes import Aircraft, Health
+from overflight.station.serve.shapes import AircraftInfo, BankInFlight, SendAsked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -1,9 +1,9 @@
 """The server behind the page: every function over HTTP, and every way in that is not meant.
 
 Covers: station/commands/serve.py, station/serve/aircraft.py, station/serve/desk.py, station/serve/endpoint.py,
-station/serve/guard.py, station/serve/live.py, station/serve/mapping.py, station/serve/reviewing.py,
-station/serve/rows.py, station/serve/searching.py, station/serve/shapes.py, station/serve/teaching.py,
-station/serve/uploading.py, station/search/filter_text.py.
+station/serve/guard.py, station/serve/live.py, station/serve/live_shapes.py, station/serve/mapping.py,
+station/serve/reviewing.py, station/serve/rows.py, station/serve/searching.py, station/serve/shapes.py,
+station/serve/teaching.py, station/serve/uploading.py, station/search/filter_text.py.
 """
 
 from __future__ import annotations
