@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,12 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "lay
 
 @pytest.fixture(scope="session")
 def open_clip() -> Any:
-    """open_clip, or a skip that says why it cannot be imported."""
+    """open_clip, or a skip that says why it cannot be imported.
+
+    ``OVERFLIGHT_PUBLISHERS`` names a folder that holds it where the environment itself must stay without torchvision.
+    """
+    if folder := os.environ.get("OVERFLIGHT_PUBLISHERS"):
+        sys.path.append(folder)
     define_missing_operators()
     try:
         import open_clip
