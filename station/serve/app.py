@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mimetypes
+from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
 from importlib import resources
@@ -251,6 +252,7 @@ def _served(name: str, request: Request) -> Response:
     return Response(content, media_type=media, headers=headers)
 
 
+@cache
 def _assets() -> dict[str, Any]:
     """Return the page's files by name."""
     found: dict[str, Any] = {}

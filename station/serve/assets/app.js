@@ -62,8 +62,7 @@ async function show() {
   main.removeAttribute("data-ready");
   fill(main, h("p", { class: "wait" }, t("frame.loading")));
   try {
-    const module = await import(`/assets/views/${view}.js`);
-    const state = await api.state();
+    const [module, state] = await Promise.all([import(`/assets/views/${view}.js`), api.state()]);
     if (mine !== turn) return;
     fill(main);
     const gone = await module.show(main, { query, state });
@@ -75,6 +74,7 @@ async function show() {
   if (mine === turn) main.setAttribute("data-ready", view);
 }
 
+import(`/assets/views/${address().view}.js`).catch(() => {}); // fetched while the words come
 await loadWords();
 frame();
 addEventListener("hashchange", () => { show(); scrollTo(0, 0); });

@@ -1,8 +1,7 @@
 // Review: every finding as a list, one large picture, and a decision by one key.
 
 import { api } from "../api.js";
-import { openPicture } from "../detail.js";
-import { button, fill, h, icon } from "../dom.js";
+import { button, fill, h } from "../dom.js";
 import { bindKeys } from "../keys.js";
 import { announce, dialog, empty, notice, problem, toast } from "../notices.js";
 import { describe, titleOf } from "../pictures.js";
@@ -11,6 +10,7 @@ import { reviewer } from "../reviewer.js";
 import { VirtualList } from "../virtual.js";
 import { clock, moment, place, t } from "../words.js";
 
+const openPicture = async (hit) => (await import("../detail.js")).openPicture(hit); // not needed for the first view
 const ROW_PX = 72;
 const DECISIONS = [["confirmed", "check", "yes", "c"], ["rejected", "cross", "no", "r"], ["unsure", "question", "", "u"]];
 const FORMATS = ["kmz", "html", "gpkg", "geojson", "csv"];
