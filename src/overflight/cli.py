@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "regions": ("station", "Label the boxes of a detector: COCO JSON in, COCO JSON out."),
     "search": ("station", "Search an archive by sentences and pictures."),
+    "evaluate": ("station", "Measure a bundle on a data set by published protocols."),
     "bulk": ("station", "Embed many pictures, videos, mosaics and flights into Parquet files."),
     "review": ("station", "Confirm or reject what a search or an event found, and merge reviews."),
     "rescore": ("station", "Score an archive again with another label bank."),
