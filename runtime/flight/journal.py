@@ -98,7 +98,6 @@ class Journal:
         self._file: tuple[int, int] | None = None
         self._written: Counter[str] = Counter()
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, FILE_MODE))  # SQLite gives its other files the same mode
             self._connection = self._connect()
         except (sqlite3.Error, OSError) as error:
             raise OverflightError(
@@ -204,19 +203,22 @@ class Journal:
             self._shed()
 
     def _connect(self) -> sqlite3.Connection:
+        os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, FILE_MODE))  # SQLite gives its other files the same mode
         connection = connect(self.path)
         self._file = identity(self.path)
         return connection
 
     def _check_file(self) -> None:
         """Write a file that was deleted in flight again; where that cannot be done, count its rows as unrecorded."""
-        if self._connection is None or (found := identity(self.path)) == self._file:
+        if (found := identity(self.path)) == self._file:
             return
-        if found is None and self._restore(self._connection):
+        if found is None and self._connection is not None and self._restore(self._connection):
             return
         self.unrecorded.update(self._written)
         lost, self._written = sum(self._written.values()), Counter()
         self._disconnect()
+        self._file = found  # counted once; what is there now is opened by the next attempt
+        say("journal lost", path=str(self.path), rows=lost)
         raise sqlite3.OperationalError(f"the file was deleted or replaced in flight; {lost} rows are lost")
 
     def _restore(self, deleted: sqlite3.Connection) -> bool:

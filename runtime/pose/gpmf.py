@@ -134,8 +134,8 @@ def _streams(payload: bytes) -> dict[str, list[Row]]:
 
 
 def _scaled(row: Row, scale: Row) -> Row:
-    if 0.0 in scale or not all(map(math.isfinite, row)):
-        raise ValueError("a scale of 0, or a value that is not a number, in the GoPro metadata")
+    if not scale or 0.0 in scale or not all(map(math.isfinite, row)):
+        raise ValueError("no scale, a scale of 0, or a value that is not a number, in the GoPro metadata")
     return tuple(value / scale[i % len(scale)] for i, value in enumerate(row))
 
 

@@ -196,7 +196,7 @@ class Campaign:
         assert self.flight is not None
         for path in self.flight.directory.glob("journal.sqlite*"):
             path.unlink()
-        self.said("journal restored")
+        self.said("journal restored", "journal lost")
 
     def engine_nan(self) -> None:
         self.engine.append("nan")

@@ -252,3 +252,25 @@ def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
+
+
+def test_a_journal_deleted_while_it_is_not_open_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a full disk the file is closed: then its rows cannot be copied, and must not vanish without a count."""
+    monkeypatch.setattr(journal_module, "COMMIT_S", 0.02)
+    journal = Journal(tmp_path / "j.sqlite")
+    journal.append(observation(0), unit(4))
+    _until(lambda: journal._written["observations"] == 1)
+    commit = journal_module._commit
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(journal_module, "_commit", full)
+    journal.append(observation(1), unit(4))
+    _until(lambda: journal.trouble is not None and journal._connection is None)
+    for path in tmp_path.glob("j.sqlite*"):
+        path.unlink()
+    monkeypatch.setattr(journal_module, "_commit", commit)
+    journal.close()
+    assert journal.unrecorded == {"observations": 1}
+    assert [one.frame for one in read_observations(tmp_path / "j.sqlite")] == [1]
