@@ -11,6 +11,7 @@ help:
 	@echo "make test           set up, run the fast tests on every core"
 	@echo "make test-slow      set up, run the slow tests: real sizes, endurance"
 	@echo "make campaign       set up, inject 200 random faults into one flight"
+	@echo "make page-campaign  set up, drive every function of the page in chromium"
 	@echo "make lint           ruff, mypy --strict, import-linter"
 	@echo "make docs           build the documentation site into site/, strictly"
 	@echo "make wheel          a wheel that contains the default model's bundle"
@@ -42,6 +43,11 @@ test-slow: bundle
 # Random faults in one flight; OVERFLIGHT_CAMPAIGN_SEED chooses others.
 campaign: bundle
 	$(BIN)/pytest -m campaign
+
+# Every function of the page in the system's chromium, at two widths and in two languages.
+page-campaign: bundle
+	$(BIN)/pip install --quiet --group browser
+	$(BIN)/pytest -s -m campaign tests/station/serve/test_page_campaign.py
 
 $(VENV)/.docs: $(VENV)/.ready
 	$(BIN)/pip install --quiet --group docs

@@ -28,10 +28,17 @@ _ADDRESS = re.compile(r"[A-Za-z][\w+.-]{0,20}://[^\s\"'<>]+")
 
 def redact(where: str) -> str:
     """Return an address as it may be shown, logged and recorded: credentials replaced, wherever they are."""
-    scheme, separator, rest = where.partition("://")
+    scheme, _, rest = where.partition("://")
     if scheme.lower() == "gst":
-        where = f"{scheme}://{redact_text(rest)}"
-    elif separator and scheme.lower() not in _LOCAL:
+        where = f"{scheme}://{_ADDRESS.sub(lambda found: _redact_address(found[0]), rest)}"
+        return _SECRET.sub(rf"\1{HIDDEN}", where) if "=" in where else where
+    return _redact_address(where)
+
+
+def _redact_address(where: str) -> str:
+    """Redact an address that is no pipeline, whatever it contains: no recursion, however deep addresses are nested."""
+    scheme, separator, rest = where.partition("://")
+    if separator and scheme.lower() not in _LOCAL:
         return f"{scheme}://{_redact_rest(scheme.lower(), rest)}"
     return _SECRET.sub(rf"\1{HIDDEN}", where) if "=" in where else where
 

@@ -14,6 +14,7 @@ from overflight.runtime.sources import open_source
 from overflight.runtime.sources.capture import Capture
 from overflight.runtime.sources.source import Lossy
 from overflight.runtime.sources.testcard import TestCard
+from overflight.runtime.worker import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +53,7 @@ class Stream:
         self._pacer = Pacer(pace := pace or Pace())
         self.similarity = None if pace.similar is None else SimilarityFilter(pace.similar)
         self._capture: Capture | None = None
+        self.faults = Faults("capture")
         self.stopped = False
 
     def results(self) -> Iterator[FrameResult]:
@@ -131,7 +133,7 @@ class Stream:
     def _frames(self) -> Iterator[Frame | None]:
         if not self.source.live:
             return self.source.frames()
-        self._capture = Capture(self.source, self._reopen)
+        self._capture = Capture(self.source, self._reopen, self.faults)
         return self._capture.frames()
 
     def _reopen(self) -> Source:

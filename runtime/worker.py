@@ -45,11 +45,21 @@ class Worker:
 
     ``step`` returns the seconds until its next call, or None when its work is finished. ``finish`` is called once at
     the end, whatever happened before. An exception of either is noted in ``faults``; the next step follows with
-    backoff. The thread ends only by ``close``, or when ``step`` returns None.
+    backoff of at most ``longest_retry_s``. Workers that replace each other share their ``faults``. The thread ends only
+    by ``close``, or when ``step`` returns None.
     """
 
-    def __init__(self, name: str, step: Callable[[], float | None], finish: Callable[[], None] | None = None) -> None:
-        self.faults = Faults(name)
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], float | None],
+        finish: Callable[[], None] | None = None,
+        *,
+        faults: Faults | None = None,
+        longest_retry_s: float | None = None,
+    ) -> None:
+        self.faults = faults or Faults(name)
+        self._longest_retry_s = longest_retry_s
         self._step = step
         self._finish = finish
         self._retry_s = FIRST_RETRY_S
@@ -102,7 +112,7 @@ class Worker:
         except Exception as error:
             self.faults.note(error)
             self._closed.wait(self._retry_s * random.uniform(0.75, 1.25))  # noqa: S311 - spreads retries, guards nothing
-            self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
+            self._retry_s = min(self._retry_s * 2, self._longest_retry_s or LONGEST_RETRY_S)
             return 0.0
         self.faults.clear()
         self._retry_s = FIRST_RETRY_S

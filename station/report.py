@@ -23,6 +23,7 @@ from overflight.station.pictures import fetch
 from overflight.station.summary import summarise
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from xml.etree.ElementTree import Element
 
     from numpy.typing import NDArray
@@ -37,18 +38,21 @@ _PICTURES_PER_LABEL = 4
 _UNSEEN_NAMED = 40
 
 
-def write_report(flight: Path, out: Path | None = None) -> Summary:
-    """Write a flight's report, ``report.html`` inside it when ``out`` is None, and return what it is made of."""
+def write_report(flight: Path, out: Path | None = None, chapters: Sequence[Element] = ()) -> Summary:
+    """Write a flight's report, ``report.html`` inside it when ``out`` is None, and return what it is made of.
+
+    ``chapters`` are further sections, before the flight's losses and origin.
+    """
     summary = summarise(flight)
     out = out or flight / REPORT
     try:
-        write_atomically(out, make_report(summary, video=_video(flight, out)))
+        write_atomically(out, make_report(summary, video=_video(flight, out), chapters=chapters))
     except OSError as error:
         raise OverflightError(f"{out}: {error.strerror}; name a file that can be written with -o") from error
     return summary
 
 
-def make_report(summary: Summary, *, video: str | None = None) -> bytes:
+def make_report(summary: Summary, *, video: str | None = None, chapters: Sequence[Element] = ()) -> bytes:
     """Make the page; ``video`` is where the annotated video lies, as the page shall address it."""
     source = title(summary.record.source)
     body: list[Element | None] = [_header(summary, source), _figures(summary)]
@@ -60,7 +64,7 @@ def make_report(summary: Summary, *, video: str | None = None) -> bytes:
         jpegs = fetch(summary, {*began, *(row for rows in picked.values() for row in rows)})
         body += [_flown(summary, columns, video), draw_map(summary, colour), tabulate_events(summary, colour, jpegs)]
         body += [_labels(summary), _pictures(summary, picked, jpegs), _latency(summary), _banks(summary)]
-    body += [*_losses(summary), _origin(summary)]
+    body += [*chapters, *_losses(summary), _origin(summary)]
     return page(f"{source} · flight report", [tag("main", body)], style="report.css", script="report.js")
 
 

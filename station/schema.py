@@ -9,6 +9,8 @@ import msgspec
 
 # The name of each schema, and the record that it describes.
 RECORDS = {
+    "claim": "overflight.station.claims.verify.Verdict",
+    "changes": "overflight.station.changes.record.Changes",
     "description": "overflight.station.describe.record.Description",
 }
 

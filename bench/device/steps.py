@@ -374,7 +374,7 @@ def main() -> None:
     step, work, bundle = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3] else None
     try:
         answer = STEPS[step](work, bundle)
-    except MissingError as error:
+    except (MissingError, ModuleNotFoundError) as error:  # cuda-bindings, or another package of a step
         print(msgspec.json.encode(Answer(False, {}, str(error))).decode())
         sys.exit(3)
     except OverflightError as error:

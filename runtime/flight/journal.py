@@ -13,14 +13,16 @@ import shutil
 import sqlite3
 import threading
 from collections import Counter, deque
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from overflight.runtime.bounded import identity
+from overflight.runtime.durable import sync_directory
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.event import Event
+from overflight.runtime.log import say
 from overflight.runtime.records import Observation
 from overflight.runtime.worker import Worker
 
@@ -207,13 +209,37 @@ class Journal:
         return connection
 
     def _check_file(self) -> None:
-        """Notice that the file was deleted or replaced: what was written to it is lost, and counted as unrecorded."""
-        if self._connection is None or identity(self.path) == self._file:
+        """Write a file that was deleted in flight again; where that cannot be done, count its rows as unrecorded."""
+        if self._connection is None or (found := identity(self.path)) == self._file:
+            return
+        if found is None and self._restore(self._connection):
             return
         self.unrecorded.update(self._written)
         lost, self._written = sum(self._written.values()), Counter()
         self._disconnect()
         raise sqlite3.OperationalError(f"the file was deleted or replaced in flight; {lost} rows are lost")
+
+    def _restore(self, deleted: sqlite3.Connection) -> bool:
+        """Copy a deleted journal, which is kept by the system while it is open, to its path; return whether it worked.
+
+        The copy is written under another name and synced before it gets its own, as every file of a flight.
+        """
+        copy = self.path.with_name(f"{self.path.name}.restored")
+        try:
+            copy.unlink(missing_ok=True)
+            os.close(os.open(copy, os.O_CREAT | os.O_WRONLY, FILE_MODE))
+            with closing(sqlite3.connect(copy)) as target:
+                deleted.backup(target)
+            for suffix in ("-wal", "-shm"):  # a log that outlived its file would be applied to the new one
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            copy.rename(self.path)
+            sync_directory(self.path.parent)
+            self._disconnect()
+            self._connection = self._connect()
+        except (sqlite3.Error, OSError):
+            return False
+        say("journal restored", path=str(self.path), rows=sum(self._written.values()))
+        return True
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from overflight.runtime.event import Event
     from overflight.runtime.frame import Frame
     from overflight.runtime.links import Links
+    from overflight.runtime.pose.autopilot import Autopilot
     from overflight.runtime.pose.geotag import Geotagger, Location
     from overflight.runtime.worker import Worker
 
@@ -99,17 +100,17 @@ class Peripherals:
 
     def armed(self) -> bool | None:
         """Whether the autopilot says that it is armed; None where none is connected or heard."""
-        autopilot = self._geotagger.autopilot if self._geotagger is not None else None
-        connected = [autopilot] if autopilot is not None else self._links.vehicles if self._links is not None else []
-        said = {one.armed for one in connected}
+        said = {one.armed for one in self._autopilots()}
         return True if True in said else False if False in said else None
 
     def battery_wh(self) -> float | None:
         """Return what the aircraft's battery has left; None where no autopilot states it."""
-        autopilot = self._geotagger.autopilot if self._geotagger is not None else None
-        vehicles = [autopilot] if autopilot is not None else self._links.vehicles if self._links is not None else []
-        left = [vehicle.battery.left_wh(time.monotonic_ns()) for vehicle in vehicles]
+        left = [vehicle.battery.left_wh(time.monotonic_ns()) for vehicle in self._autopilots()]
         return next((wh for wh in left if wh is not None), None)
+
+    def _autopilots(self) -> list[Autopilot]:
+        autopilot = self._geotagger.autopilot if self._geotagger is not None else None
+        return [autopilot] if autopilot is not None else self._links.vehicles if self._links is not None else []
 
     def publish(self, event: Event) -> Event:
         """Publish an event with its incident, and with a small picture when it begins; return it as published."""
@@ -125,9 +126,9 @@ class Peripherals:
 
     @property
     def watched(self) -> list[Worker | Faults]:
-        """The supervised threads and callbacks of the links, and the faults of locating and publishing."""
-        links = self._links
-        return [self.faults] if links is None else [self.faults, *links.workers, *links.faults]
+        """The supervised threads and callbacks of links and autopilots; the faults of locating and publishing."""
+        watched: list[Worker | Faults] = [self.faults, *(one.worker for one in self._autopilots())]
+        return watched if self._links is None else [*watched, *self._links.workers, *self._links.faults]
 
     def links_note(self) -> str | None:
         """Return the troubles of the links, such as a broker that does not answer; None where all are connected."""

@@ -87,6 +87,7 @@ def fly(
         flight = Flight.begin(out, where, overflight, budget_bytes=config.budget_bytes, replace=config.replace)
         banks.begin(flight)
         _connect(gauges, overflight, flight, peripherals)
+        gauges.watch(stream.faults)
         _govern(stack, gauges, overflight.observer, stream, flight, peripherals, config.limits)
         supervise = stack.enter_context(_supervise(gauges, banks, stream, flight, config))
         tracker = EventTracker(config.rules, f"{flight.record.started_utc_ns:x}")

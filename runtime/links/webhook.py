@@ -105,7 +105,7 @@ class WebhookLink:
         """Read a short body, so that the connection can be used again; close it where the body is long or late."""
         try:
             left = len(answer.read(MAX_ANSWER_BYTES + 1)) > MAX_ANSWER_BYTES
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException, ValueError):  # ValueError: a chunk of negative length
             left = True
         if left and self._connection is not None:
             self._connection.close()

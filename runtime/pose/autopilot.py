@@ -18,6 +18,7 @@ import msgspec
 from overflight.runtime.errors import MissingError, UsageError, missing_extra
 from overflight.runtime.pose.battery import BatteryGauge
 from overflight.runtime.pose.telemetry import Telemetry
+from overflight.runtime.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,10 +79,9 @@ class Autopilot:
         self.problem: str | None = None
         self._sending = threading.Lock()
         self._beaten_ns = 0
-        self._closing = threading.Event()
         self._connection = _connect(address)
-        self._reader = threading.Thread(target=self._read, name="mavlink", daemon=True)
-        self._reader.start()
+        self.worker = Worker("autopilot", self._read, longest_retry_s=RETRY_S)
+        self.worker.start()
 
     def send(self, message: Callable[[Any], None], *, unheard: bool = False) -> bool:
         """Send by calling ``message`` with pymavlink's sender; False while no vehicle is heard or the line is down."""
@@ -113,26 +113,28 @@ class Autopilot:
 
     def close(self) -> None:
         """Stop reading and let the line go."""
-        self._closing.set()
-        self._reader.join(timeout=3.0)
+        self.worker.close(3.0)
         if self._connection is not None:
             self._connection.close()
 
-    def _read(self) -> None:
-        while not self._closing.is_set():
-            try:
-                if self._connection is None:
-                    self._connection = _connect(self.address)
-                message = self._connection.recv_match(blocking=True, timeout=0.2)
-                if message is not None:
-                    self._take(message)
-            except Exception as error:
-                self.problem = f"{self.address.device}: {error}"
-                if self._connection is not None:
-                    with suppress(Exception):
-                        self._connection.close()
-                self._connection = None
-                self._closing.wait(RETRY_S)
+    def _read(self) -> float:
+        """Take one message, or connect again after a pause."""
+        try:
+            if self._connection is None:
+                self._connection = _connect(self.address)
+            message = self._connection.recv_match(blocking=True, timeout=0.2)
+        except Exception as error:
+            self.problem = f"{self.address.device}: {error}"
+            if self._connection is not None:
+                with suppress(Exception):
+                    self._connection.close()
+            self._connection = None
+            if isinstance(error, (OSError, MissingError)):  # a line that is down is no fault of ours
+                return RETRY_S
+            raise
+        if message is not None:
+            self._take(message)
+        return 0.0
 
     def _take(self, message: Any) -> None:
         arrived_ns = time.monotonic_ns()

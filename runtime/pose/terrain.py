@@ -112,8 +112,9 @@ class Terrain:
         x, y = (lon_deg, lat_deg) if found.geographic else utm(lat_deg, lon_deg, found.epsg or 0)
         x0, across_x, down_x, y0, across_y, down_y = found.transform
         area = across_x * down_y - down_x * across_y
-        column = ((x - x0) * down_y - (y - y0) * down_x) / area - 0.5
-        row = ((y - y0) * across_x - (x - x0) * across_y) / area - 0.5
+        with np.errstate(over="ignore", invalid="ignore"):  # a damaged model puts every point outside
+            column = ((x - x0) * down_y - (y - y0) * down_x) / area - 0.5
+            row = ((y - y0) * across_x - (x - x0) * across_y) / area - 0.5
         return column, row
 
     def _values(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:

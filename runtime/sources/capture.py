@@ -6,12 +6,13 @@ import random
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.sources.network import LiveVideo
 from overflight.runtime.sources.pipeline import Pipeline
+from overflight.runtime.worker import Faults, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,15 +26,25 @@ LATE_S = 2.0  # a gap in a stream that continues by itself
 STALL_S = 10.0  # a reader without a frame, a packet or an error for so long hangs in its driver
 
 
+@dataclass
+class _Reading:
+    """What one reading thread keeps between two attempts."""
+
+    source: Source | None  # opened by whoever started the thread
+    number: int
+    patience_s: float = BACKOFF_FIRST_S
+
+
 class Capture:
     """The newest frame of a live source. A source that fails is opened again, however often, after a growing pause.
 
     ``reopen`` opens the source again. A reader that hangs in its driver cannot be stopped from Python: it is abandoned
-    and a new one is started.
+    and a new one is started. ``faults`` counts the errors that no source is known to raise.
     """
 
-    def __init__(self, source: Source, reopen: Callable[[], Source]) -> None:
+    def __init__(self, source: Source, reopen: Callable[[], Source], faults: Faults | None = None) -> None:
         self._reopen = reopen
+        self.faults = faults or Faults("capture")
         self._arrived = threading.Condition()
         self._newest: Frame | None = None
         self._dropped: Counter[str] = Counter()
@@ -74,21 +85,21 @@ class Capture:
         self._closed.set()
         with self._arrived:
             self._arrived.notify_all()
-        self._thread.join(timeout=2.0)
-        if not self._thread.is_alive():
+        if self._worker.close(2.0):
             self._source.close()
 
     def _start(self, source: Source | None) -> None:
         self._reader += 1
         self._flows = False
         self._heard_ns = time.monotonic_ns()
-        self._thread = threading.Thread(
-            target=self._read, args=(source, self._reader), name=f"capture-{self._reader}", daemon=True
+        reading = _Reading(source, self._reader)
+        self._worker = Worker(
+            f"capture-{self._reader}", lambda: self._read(reading), faults=self.faults, longest_retry_s=BACKOFF_LAST_S
         )
-        self._thread.start()
+        self._worker.start()
 
     def _watch(self) -> None:
-        """Tell a reader that hangs from a stream whose packets arrive and show no picture yet."""
+        """Replace a reader that hangs, not one whose stream delivers packets and no picture yet."""
         now_ns = time.monotonic_ns()
         silent_s = (now_ns - self._heard_ns) / 1e9
         if isinstance(self._source, LiveVideo) and now_ns - self._source.heard_ns < LATE_S * 1e9:
@@ -105,32 +116,36 @@ class Capture:
         self.trouble = f"no frame and no error for {STALL_S:g} s: the reader hangs, starting another"
         self._start(None)
 
-    def _read(self, source: Source | None, reader: int) -> None:
-        patience_s = BACKOFF_FIRST_S
-        while not self._closed.is_set() and reader == self._reader:
-            try:
-                source = source or self._reopen()
-                self._source = source
-                for frame in source.frames():
-                    if self._closed.is_set() or reader != self._reader:
-                        break
-                    self._put(frame)
-                    patience_s = BACKOFF_FIRST_S
-                else:
-                    if source.count is not None:  # a test card of a given length has an end; a camera has none
-                        self._end()
-                        return
-            except Exception as error:
-                known = isinstance(error, OverflightError)
-                self.trouble = str(error) if known else f"{source.name if source else 'source'}: {error!r}"
-                self._count("reconnect")
-            if source is not None:
-                source.close()
-            source = None
+    def _read(self, reading: _Reading) -> float | None:
+        """Read a source until it fails; return the seconds until it is opened again, None when there is no more."""
+        if self._closed.is_set() or reading.number != self._reader:
+            return None
+        source, reading.source = reading.source, None
+        try:
+            source = source or self._reopen()
+            self._source = source
+            for frame in source.frames():
+                if self._closed.is_set() or reading.number != self._reader:
+                    return None
+                self._put(frame)
+                reading.patience_s = BACKOFF_FIRST_S
+            if source.count is not None:  # a test card of a given length has an end; a camera has none
+                self._end()
+                return None
+        except Exception as error:
+            known = isinstance(error, OverflightError)
+            self.trouble = str(error) if known else f"{source.name if source else 'source'}: {error!r}"
+            self._count("reconnect")
+            if not known:
+                raise
+        finally:
             self._flows = False
             self._heard_ns = time.monotonic_ns()
-            self._closed.wait(patience_s * random.uniform(0.8, 1.2))  # noqa: S311 - so that many readers do not connect at once
-            patience_s = min(patience_s * 2, BACKOFF_LAST_S)
+            if source is not None:
+                source.close()
+        pause_s = reading.patience_s * random.uniform(0.8, 1.2)  # noqa: S311 - so that many readers do not connect at once
+        reading.patience_s = min(reading.patience_s * 2, BACKOFF_LAST_S)
+        return pause_s
 
     def _put(self, frame: Frame) -> None:
         with self._arrived:
@@ -143,6 +158,7 @@ class Capture:
                 self._dropped["stalled"] += 1
             self._flows, self._heard_ns = True, now_ns
             self.trouble = None
+            self.faults.clear()
             self._arrived.notify()
 
     def _numbered(self, frame: Frame) -> Frame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from overflight.runtime.errors import SourceError
@@ -131,9 +132,11 @@ class VideoFile:
 
     def _counted(self) -> int | None:
         """Count the packets of a stream that states no length; nothing is decoded."""
-        with _open(self._path) as container:
-            stream = _picture_stream(container, self._path)
-            return sum(1 for packet in container.demux(stream) if packet.size) or None
+        counted = 0
+        with _open(self._path) as container, suppress(pyav().FFmpegError):  # damage is reported when it is decoded
+            for packet in container.demux(_picture_stream(container, self._path)):
+                counted += bool(packet.size)
+        return counted or None
 
 
 class _MediaClock:
@@ -189,13 +192,13 @@ def _picture_stream(container: Any, path: Path) -> Any:
     if not moving:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise SourceError(f"{path}: holds no moving picture, only {kinds}; name the video itself")
-    chosen = max(
-        moving,
+    decodable = [stream for stream in moving if stream.codec_context is not None]
+    if not decodable:
+        raise SourceError(f"{path}: no decoder for its video here; convert it: ffmpeg -i FILE -c:v libx264 NEW.mp4")
+    return max(
+        decodable,
         key=lambda one: (
             bool(one.disposition & Disposition.default),
             one.codec_context.width * one.codec_context.height,
         ),
     )
-    if chosen.codec_context is None:
-        raise SourceError(f"{path}: no decoder for its video here; convert it: ffmpeg -i FILE -c:v libx264 NEW.mp4")
-    return chosen

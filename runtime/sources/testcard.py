@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 Kind = Literal["stall", "freeze", "torn", "black", "white", "disconnect", "resize", "burst", "clock"]
 _EXPECTED = "expected test://?frames=250&fps=25&size=1280x720&faults=stall@50:3s,black@170:5"
-_MOST_PIXELS = 1 << 26
+_MOST_PIXELS = 1 << 24  # 4,096 x 4,096; a card of this size takes 100 MB
 # What may follow ``kind@frame``, and what is meant where nothing does.
 _ARGUMENTS: dict[Kind, tuple[str, str]] = {
-    "stall": (r"(\d+(?:\.\d+)?)s", "3s"),
-    "freeze": (r"(\d+)", "20"),
-    "torn": (r"(\d+)", "1"),
-    "black": (r"(\d+)", "1"),
-    "white": (r"(\d+)", "1"),
-    "disconnect": (r"(\d+(?:\.\d+)?)s", "0s"),
-    "resize": (r"(\d+x\d+)", "640x480"),
-    "burst": (r"(\d+)", "10"),
-    "clock": (r"([+-]\d+(?:\.\d+)?)s", "+3600s"),
+    "stall": (r"(\d{1,9}(?:\.\d{1,9})?)s", "3s"),
+    "freeze": (r"(\d{1,9})", "20"),
+    "torn": (r"(\d{1,9})", "1"),
+    "black": (r"(\d{1,9})", "1"),
+    "white": (r"(\d{1,9})", "1"),
+    "disconnect": (r"(\d{1,9}(?:\.\d{1,9})?)s", "0s"),
+    "resize": (r"(\d{1,5}x\d{1,5})", "640x480"),
+    "burst": (r"(\d{1,9})", "10"),
+    "clock": (r"([+-]\d{1,9}(?:\.\d{1,9})?)s", "+3600s"),
 }
 
 
@@ -167,7 +167,7 @@ class TestCard:
 def _size(text: str) -> tuple[int, int]:
     width, height = (int(part) for part in text.split("x"))
     if width < 1 or height < 1 or width * height > _MOST_PIXELS:
-        raise ValueError(f"size {text} is no picture")
+        raise ValueError(f"size {text} is no picture of 1 to {_MOST_PIXELS} pixels")
     return width, height
 
 

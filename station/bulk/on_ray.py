@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ def run_on_ray(tasks: Iterator[ShardTask], address: str, fit: Fit) -> Iterator[O
     Ray only executes: resuming, retries and the manifest are the store's. Raises MissingError where no cluster answers.
     """
     ray = _ray()
+    _knock(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -33,6 +35,17 @@ def run_on_ray(tasks: Iterator[ShardTask], address: str, fit: Fit) -> Iterator[O
         yield from _run(ray, work, tasks, fit)
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ask at HOST:PORT first: Ray itself tries for many minutes. Raises MissingError where nobody answers."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "://" in address:
+        return  # "auto", "local", or a Ray client's address
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise MissingError(f"{address}: no Ray cluster answers ({error}); start one with: ray start --head") from error
 
 
 def _run(ray: Any, work: Any, tasks: Iterator[ShardTask], fit: Fit) -> Iterator[Outcome]:

@@ -105,7 +105,7 @@ def describe_flight(flight: Path, bank: LabelBank, manifest: Manifest, *, margin
     from overflight.runtime.flight.directory import JOURNAL, read_record
 
     record = read_record(flight)
-    wholes, parts, tiles, seen = _recorded(flight, manifest.width)
+    wholes, parts, tiles, seen = recorded(flight, manifest.width)
     digest = hashlib.sha256((flight / JOURNAL).read_bytes()).hexdigest()
     hashes = Hashes(manifest.tower, bank.sha256, digest)
     short = (hashes.model[:16], hashes.bank[:16], hashes.source[:16])
@@ -187,7 +187,7 @@ def _cover(
     return shares, labels, tuple(one.score for one in judged)
 
 
-def _recorded(
+def recorded(
     flight: Path, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[Tile, ...], list[Observation]]:
     """Return the embeddings of frames, those of tiles (or of frames again), the tiles' ground, and the observations."""

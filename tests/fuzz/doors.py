@@ -373,6 +373,9 @@ class _Health:
     def allows(self, authorization: str | None) -> bool:
         return authorization is not None
 
+    def describe_bank(self) -> dict[str, str]:
+        return {}
+
     def take_bank(self, raw: bytes) -> str:
         from overflight.runtime.bank import LabelBank
 
@@ -419,6 +422,143 @@ def _webhook(data: bytes, folder: Path) -> object:
     return None
 
 
+def _klv(data: bytes, folder: Path) -> object:
+    from overflight.runtime.pose.klv import checksum, read_klv
+
+    path = folder / "input.klv"
+    path.write_bytes(data)
+    if len(data) > 20:  # most mutated sets only fail at their checksum, so every other one gets the right one
+        path.write_bytes(data if len(data) % 2 else data[:-2] + checksum(data[:-2]).to_bytes(2, "big"))
+    return read_klv(path)
+
+
+def _klv_seed() -> bytes:
+    from overflight.runtime.pose.klv import UNIVERSAL_KEY, checksum
+
+    items = [(2, bytes(8)), (13, b"\x40\0\0\0"), (14, b"\x10\0\0\0"), (15, b"\x20\0"), (16, b"\x40\0"), (25, b"\x10\0")]
+    body = b"".join(bytes([key, len(value)]) + value for key, value in items) + b"\1\2"
+    whole = UNIVERSAL_KEY + bytes([len(body) + 2]) + body
+    return whole + checksum(whole).to_bytes(2, "big")
+
+
+def _rtsp(data: bytes, folder: Path) -> object:
+    """What an RTSP server sends: a description, the replies, then packets whose pictures are put together."""
+    from overflight.runtime.sources.rtsp.pictures import Assembler
+    from overflight.runtime.sources.rtsp.rtp import ReorderBuffer, RtpPacket, SenderReport
+    from overflight.runtime.sources.rtsp.session import RtspSession
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data[:60_000])
+        theirs.shutdown(socket.SHUT_WR)
+        session = RtspSession.__new__(RtspSession)
+        connect = RtspSession._connect
+
+        def connected(self: Any, address: str) -> None:
+            self._socket, self._host, self._url, self._buffer = ours, "camera", "rtsp://camera/x", b""
+            self._user, self._password = "user", "password"
+
+        RtspSession._connect = connected  # type: ignore[method-assign]
+        try:
+            session.__init__("rtsp://camera/x", "camera", open_s=1.0, read_s=1.0)  # type: ignore[misc]
+            media = session.describe()
+            session.play(media, "tcp")
+            reorder, assembler = ReorderBuffer(), Assembler("hevc" if len(data) % 2 else "h264")
+            for channel, raw, arrived_ns in session.packets():
+                if channel == "rtcp":
+                    SenderReport.parse(raw)
+                elif (packet := RtpPacket.parse(raw, arrived_ns)) is not None:
+                    for one in reorder.put(packet):
+                        list(assembler.put(one))
+        finally:
+            RtspSession._connect = connect  # type: ignore[method-assign]
+    return None
+
+
+def _rtsp_seed() -> bytes:
+    sdp = (
+        b"v=0\r\ns=x\r\na=control:*\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+        b"a=fmtp:96 packetization-mode=1;sprop-parameter-sets=Z0IAHpY1QKALdA==,aM48gA==\r\na=control:track1\r\n"
+    )
+    head = b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n"
+    described = head % 1 + b"Content-Base: rtsp://camera/x/\r\nContent-Length: %d\r\n\r\n" % len(sdp) + sdp
+    setup = head % 2 + b"Session: abc;timeout=60\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n"
+    playing = head % 3 + b"Session: abc\r\n\r\n"
+    units = (b"\x67\x42\0\x1e", b"\x78\0\2\x68\xce\0\2\x65\x88", b"\x7c\x85\1\2\3", b"\x7c\x45\4\5\6")
+    packets = b""
+    for number, unit in enumerate(units):
+        raw = struct.pack(">BBHII", 0x80, 0xE0, number, 3000 * number, 7) + unit
+        packets += b"$\0" + struct.pack(">H", len(raw)) + raw
+    report = struct.pack(">BBHIIIIII", 0x80, 200, 6, 7, 3_900_000_000, 0, 3000, 1, 1)
+    return described + setup + playing + packets + b"$\1" + struct.pack(">H", len(report)) + report
+
+
+def _terrain(path: Path) -> object:
+    from overflight.runtime.pose.terrain import Terrain
+
+    terrain = Terrain.open(str(path))
+    try:
+        return terrain.height_m(47.0, 8.0)
+    finally:
+        terrain.close()
+
+
+def _terrain_seed() -> bytes:
+    import io
+
+    import tifffile
+
+    file = io.BytesIO()
+    tags = [
+        (33550, 12, 3, (0.001, 0.001, 0.0), False),
+        (33922, 12, 6, (0.0, 0.0, 0.0, 7.95, 47.05, 0.0), False),
+        (34735, 3, 16, (1, 1, 0, 3, 1024, 0, 1, 2, 1025, 0, 1, 1, 2048, 0, 1, 4326), False),
+    ]
+    tifffile.imwrite(file, np.full((100, 100), 500, np.int16), tile=(16, 16), extratags=tags)
+    return file.getvalue()
+
+
+def _config(data: bytes, folder: Path) -> object:
+    import click
+
+    from overflight.runtime.commands.run import command
+    from overflight.runtime.flight.config import read_config
+
+    path = folder / "flight.toml"
+    path.write_bytes(data)
+    return read_config(path, command, click.Context(command))
+
+
+def _recording(path: Path) -> object:
+    from overflight.runtime.sources.recording import VideoFile
+
+    video = VideoFile(path)
+    try:
+        return sum(1 for _ in video.frames())
+    finally:
+        video.close()
+
+
+@cache
+def _recordings() -> list[bytes]:
+    import io
+
+    import av
+
+    made = []
+    for container, codec in (("mp4", "libx264"), ("mpegts", "libx264"), ("matroska", "libx265"), ("avi", "mjpeg")):
+        file = io.BytesIO()
+        with av.open(file, "w", format=container) as out:
+            stream = out.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            for number in range(6):
+                frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 * number, np.uint8), format="rgb24")
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode())
+        made.append(file.getvalue())
+    return made
+
+
 _ANSWERS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 422 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
@@ -457,4 +597,9 @@ DOORS: dict[str, Door] = {
     "tegrastats": Door(_text(_tegrastats), lambda: [b"RAM 1/2MB (lfb 1x4MB) CPU [1%@729,off] cpu@41.5C VDD_IN 4W/4W"]),
     "health": Door(_health, lambda: _REQUESTS),
     "webhook": Door(_webhook, lambda: _ANSWERS),
+    "klv": Door(_klv, lambda: [_klv_seed()]),
+    "rtsp": Door(_rtsp, lambda: [_rtsp_seed()]),
+    "terrain": Door(_file("input.tif", _terrain), lambda: [_terrain_seed()]),
+    "config": Door(_config, lambda: [b'source = "a.mp4"\nfps = 5\nlabels = ["x"]\nbudget_mb = 400\n']),
+    "recording": Door(_file("input.bin", _recording), _recordings),
 }  # fmt: skip

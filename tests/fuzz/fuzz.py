@@ -2,6 +2,9 @@
 
 ``nice python tests/fuzz/fuzz.py srt gpx --minutes 20`` prints one JSON line for each door. Every fourth input is
 traced: one that reaches a new line of the package is mutated further.
+
+With ``--state FOLDER`` a campaign can be interrupted: the doors take turns, each turn in a process of its own, and what
+a turn found and kept is there for the next one. ``--table`` prints the sums.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from doors import DOORS, Door  # type: ignore[import-not-found]
@@ -110,10 +115,13 @@ def keep(folder: Path, data: bytes, name: str) -> None:
     (kept / f"{safe}-{len(data)}").write_bytes(data)
 
 
-def fuzz(name: str, seconds: float, seed: int) -> dict[str, object]:
-    """Fuzz one door for so long."""
+def fuzz(name: str, seconds: float, seed: int, kept: Path | None = None) -> dict[str, object]:
+    """Fuzz one door for so long; inputs that reached a new line are kept in a folder, and read from it."""
     door, rng, faults = DOORS[name], random.Random(seed), Counter[str]()
     corpus = list(door.seeds())
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        corpus += [path.read_bytes() for path in sorted(kept.iterdir())[:MOST_KEPT]]
     tracer = Tracer()
     tried, longest_s, began_s = 0, 0.0, time.monotonic()
 
@@ -138,6 +146,8 @@ def fuzz(name: str, seconds: float, seed: int) -> dict[str, object]:
             sys.settrace(None)
             if tracer.fresh and len(corpus) < MOST_KEPT:
                 corpus.append(data)
+                if kept is not None:
+                    (kept / f"{seed:06}-{tried:08}").write_bytes(data)
             longest_s = max(longest_s, 0.0 if traced else took_s)
             tried += 1
     after_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -154,6 +164,65 @@ def fuzz(name: str, seconds: float, seed: int) -> dict[str, object]:
     }
 
 
+TURN_MINUTES = 2.0
+
+
+def take_turns(doors: list[str], minutes: float, state: Path) -> None:
+    """Give each door its turn until it had so many minutes, those with the fewest first."""
+    state.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("OVERFLIGHT_FUZZ_KEEP", str(state / "faults"))
+    while True:
+        done = {name: sum(turn["minutes"] for turn in turns(state, name)) for name in doors}
+        name = min(doors, key=done.__getitem__)
+        if done[name] >= minutes - 0.05:
+            return
+        seed = 1 + sum(len(turns(state, one)) for one in doors)
+        ran = subprocess.run(
+            [
+                sys.executable,
+                __file__,
+                name,
+                f"--minutes={TURN_MINUTES}",
+                f"--seed={seed}",
+                f"--kept={state}/kept/{name}",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
+        line = ran.stdout.strip().splitlines()[-1] if ran.stdout.strip() else ""
+        if ran.returncode or not line:  # a crash of the whole process: what it tried is not known
+            ended = {f"ended with {ran.returncode}": 1}
+            line = json.dumps({"door": name, "minutes": TURN_MINUTES, "inputs": 0, "kept": 0, "lines": 0,
+                               "faults": ended, "longest_ms": 0.0, "peak_mb": 0, "grown_mb": 0})  # fmt: skip
+        with (state / "turns.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+
+def turns(state: Path, door: str) -> list[dict[str, Any]]:
+    """Return what was found in a door's turns."""
+    path = state / "turns.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if line["door"] == door]
+
+
+def table(doors: list[str], state: Path) -> str:
+    """Return the sums of every door as a table for the page of promises."""
+    rows = ["| door | minutes | inputs | faults found | longest input | peak memory |", "|---|--:|--:|---|--:|--:|"]
+    for name in doors:
+        if done := turns(state, name):
+            faults: Counter[str] = Counter()
+            for turn in done:
+                faults.update(turn["faults"])
+            inputs, minutes = sum(turn["inputs"] for turn in done), sum(turn["minutes"] for turn in done)
+            longest_s = max(turn["longest_ms"] for turn in done) / 1000
+            peak_mb = max(turn["peak_mb"] for turn in done)
+            found = ", ".join(faults) or "0"
+            rows.append(f"| {name} | {minutes:.1f} | {inputs:,} | {found} | {longest_s:.2f} s | {peak_mb} MB |")
+    return "\n".join(rows)
+
+
 def main() -> None:
     """Fuzz the doors that were named, or all."""
     logging.disable(logging.CRITICAL)  # tifffile reports each damaged tag
@@ -161,9 +230,18 @@ def main() -> None:
     parser.add_argument("doors", nargs="*", choices=[*DOORS, []])
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kept", type=Path)
+    parser.add_argument("--state", type=Path)
+    parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
-    for name in given.doors or DOORS:
-        print(json.dumps(fuzz(name, given.minutes * 60, given.seed)), flush=True)
+    doors = given.doors or list(DOORS)
+    if given.table:
+        print(table(doors, given.state))
+    elif given.state is not None:
+        take_turns(doors, given.minutes, given.state)
+    else:
+        for name in doors:
+            print(json.dumps(fuzz(name, given.minutes * 60, given.seed, given.kept)), flush=True)
 
 
 if __name__ == "__main__":

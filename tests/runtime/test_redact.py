@@ -97,3 +97,9 @@ def test_addresses_in_text_are_redacted() -> None:
     """Another library's message may quote the whole address."""
     said = redact_text("cannot open rtsp://u:p@h/x: refused; see 'https://h/?token=1'")
     assert said == "cannot open rtsp://***@h/x: refused; see 'https://h/?token=***'"
+
+
+def test_pipelines_within_pipelines_take_no_recursion() -> None:
+    """An address of thousands of nested pipelines is redacted like any other."""
+    shown = redact("gst:///" * 5000 + "rtsp://user:hunter2@camera/x")
+    assert "hunter2" not in shown

@@ -354,10 +354,13 @@ def _video(sdp: str, base: str, name: str) -> Media:
     session, *medias = re.split(r"(?m)^(?=m=)", sdp)
     described = next((one for one in medias if one.startswith("m=video")), None)
     if described is None:
-        kinds = ", ".join(one[2:].split()[0] for one in medias) or "nothing"
+        kinds = ", ".join(one[2:].partition(" ")[0].strip() for one in medias) or "nothing"
         raise SourceError(f"{name}: carries no video, only {kinds}; check the path")
-    payload = described.split()[3]
-    mapped = re.search(rf"(?m)^a=rtpmap:{payload} ([\w.+-]+)/(\d+)", described)
+    formats = described.splitlines()[0].split()[3:4]
+    if not formats:
+        raise SourceError(f"{name}: its description of the video names no format; check the camera")
+    payload = formats[0]
+    mapped = re.search(rf"(?m)^a=rtpmap:{re.escape(payload)} ([\w.+-]+)/([1-9]\d{{0,8}})", described)
     encoding, clock_hz = (
         (mapped[1].upper(), int(mapped[2])) if mapped else ({"26": "JPEG"}.get(payload, payload), 90_000)
     )

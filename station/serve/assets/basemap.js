@@ -31,7 +31,8 @@ const STEPS = [45, 30, 15, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 
 function stepFor(map) {
   const bounds = map.getBounds();
   const extent = Math.max(bounds.getEast() - bounds.getWest(), 1e-4);
-  return STEPS.find((step) => extent / step >= 4) ?? STEPS[STEPS.length - 1];
+  const most = Math.max(2, map.getSize().x / 95); // a label needs so many pixels
+  return [...STEPS].reverse().find((step) => extent / step <= most) ?? STEPS[0];
 }
 
 function degrees(value, positive, negative, step) {
@@ -47,7 +48,7 @@ function graticule(L, map) {
   const draw = () => {
     layer.clearLayers();
     const [bounds, step] = [map.getBounds(), stepFor(map)];
-    const line = (points) => layer.addLayer(L.polyline(points, { className: "graticule", interactive: false, weight: 1 }));
+    const line = (points) => layer.addLayer(L.polyline(points, { className: "graticule", interactive: false, weight: 1, pane: "lines" }));
     const [south, north] = [Math.max(-85, bounds.getSouth()), Math.min(85, bounds.getNorth())];
     for (let lon = Math.ceil(bounds.getWest() / step) * step; lon <= bounds.getEast(); lon += step) {
       line([[south, lon], [north, lon]]);

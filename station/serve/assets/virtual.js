@@ -65,10 +65,11 @@ export class VirtualList {
 
   place(index) {
     let element = this.spare.pop();
-    if (!element) {
-      element = h("div", { class: "virtual-item", role: this.itemRole });
-      this.body.append(element);
-    }
+    element ??= h("div", { class: "virtual-item", role: this.itemRole });
+    // The order of the elements is that of the list, for screen readers and the Tab key.
+    const before = this.shown.get(index - 1);
+    if (before) before.after(element);
+    else this.body.prepend(element);
     const row = Math.floor(index / this.columns);
     const width = this.width / this.columns;
     element.hidden = false;

@@ -102,6 +102,22 @@ def test_a_machine_without_a_gpu_reports_every_gpu_step_as_absent(tmp_path: Path
     assert "0 passed, 0 failed, 3 absent" in record.read_text()
 
 
+def test_a_package_that_is_not_installed_is_absent_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found by running the packed check on a machine without cuda-bindings."""
+
+    def step(work: Path, bundle: Path | None) -> Any:
+        raise ModuleNotFoundError("No module named 'cuda'")
+
+    monkeypatch.setitem(steps.STEPS, "memory mapped", step)
+    monkeypatch.setattr("sys.argv", ["steps", "memory mapped", str(tmp_path), ""])
+    with pytest.raises(SystemExit) as ended:
+        steps.main()
+    assert ended.value.code == 3
+    assert json.loads(capsys.readouterr().out)["reason"] == "No module named 'cuda'"
+
+
 def test_an_unknown_step_is_a_usage_error() -> None:
     """With the names of those there are."""
     done = CliRunner().invoke(command, ["device", "--step", "levitate"])

@@ -6,6 +6,8 @@ Covers: runtime/flight/journal_reader.py.
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +212,43 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite").write_text("hello " * 1000)
     with pytest.raises(OverflightError, match="not a flight journal"):
         JournalReader(tmp_path / "journal.sqlite")
+
+
+@pytest.mark.parametrize("left", [(), ("-wal", "-shm")], ids=["all deleted", "its log left"])
+def test_a_journal_deleted_in_flight_is_written_again(
+    left: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What was written before and what comes after are in the new file; nothing is lost, and it is logged."""
+    monkeypatch.setattr(journal_module, "COMMIT_S", 0.02)
+    journal = Journal(tmp_path / "j.sqlite")
+    for number in range(20):
+        journal.append(observation(number), unit(4))
+    _until(lambda: journal._written["observations"] == 20)
+    for suffix in {"", "-wal", "-shm"} - set(left):
+        (tmp_path / f"j.sqlite{suffix}").unlink()
+    _until((tmp_path / "j.sqlite").exists)
+    for number in range(20, 30):
+        journal.append(observation(number), unit(4))
+    journal.close()
+    assert [one.frame for one in read_observations(tmp_path / "j.sqlite")] == list(range(30))
+    assert not journal.unrecorded
+    assert "journal restored" in capfd.readouterr().err
+
+
+def test_a_journal_replaced_in_flight_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another file at its place is not overwritten: what was written to the old one is counted as unrecorded."""
+    monkeypatch.setattr(journal_module, "COMMIT_S", 0.02)
+    journal = Journal(tmp_path / "j.sqlite")
+    journal.append(observation(0), unit(4))
+    _until(lambda: journal._written["observations"] == 1)
+    (tmp_path / "other").write_bytes(b"")
+    (tmp_path / "other").rename(tmp_path / "j.sqlite")
+    _until(lambda: journal.unrecorded["observations"] == 1)
+    journal.close()
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)

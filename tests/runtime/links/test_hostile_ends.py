@@ -134,6 +134,12 @@ def continues(connection: socket.socket) -> None:
         time.sleep(0.001)
 
 
+def negative(connection: socket.socket) -> None:
+    """Answer with a chunk of negative length."""
+    read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nx\r\n")
+
+
 def deliver(uri: str, event: Event) -> str:
     """Send one event and say how that ended."""
     link = WebhookLink(uri)
@@ -149,8 +155,14 @@ def deliver(uri: str, event: Event) -> str:
 
 @pytest.mark.parametrize(
     ("talk", "ends"),
-    [(endless, "delivered"), (drip_body, "delivered"), (drip, "LinkDown"), (continues, "LinkDown")],
-    ids=["endless", "drip-body", "drip", "continues"],
+    [
+        (endless, "delivered"),
+        (drip_body, "delivered"),
+        (drip, "LinkDown"),
+        (continues, "LinkDown"),
+        (negative, "delivered"),
+    ],
+    ids=["endless", "drip-body", "drip", "continues", "negative"],
 )
 def test_a_web_server_cannot_hold_a_link_or_its_memory(
     talk: Callable[[socket.socket], None],

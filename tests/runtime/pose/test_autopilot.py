@@ -235,3 +235,27 @@ def test_no_tlog_crashes_the_reader(tmp_path_factory: pytest.TempPathFactory, da
         assert len(read_tlog(path)) > 0
     except SourceError as error:
         assert "fuzz.tlog" in str(error)
+
+
+def test_a_message_that_cannot_be_taken_is_counted_and_the_next_is_read(
+    flying: list[Any], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection stays: one odd message is no broken line."""
+    vehicle = Autopilot(Address.parse(f"udpin:{address}"))
+    take = vehicle.telemetry.take
+    failed: list[Any] = []
+
+    def fail_once(message: Any, arrived_ns: int) -> None:
+        if not failed:
+            failed.append(message)
+            raise KeyError("odd")
+        take(message, arrived_ns)
+
+    monkeypatch.setattr(vehicle.telemetry, "take", fail_once)
+    deadline_s = time.monotonic() + 60
+    while (not failed or len(vehicle.telemetry.track) < 3) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    vehicle.close()
+    assert len(vehicle.telemetry.track) >= 3
+    assert vehicle.worker.faults.counts == {"KeyError": 1}
+    assert vehicle.problem is None

@@ -81,7 +81,11 @@ class Live {
           h("section", null, h("h2", { class: "unseen" }, t("live.map")), this.mapBox),
           h("section", null, h("h2", null, t("live.health")), this.health),
           h("section", null, h("h2", null, t("live.events")), this.noEvents, this.events))));
-    this.picture.addEventListener("load", () => { this.nothingYet.hidden = true; this.loading = false; });
+    this.picture.addEventListener("load", () => {
+      this.nothingYet.hidden = true;
+      this.loading = false;
+      this.picture.parentElement.style.aspectRatio = `${this.picture.naturalWidth} / ${this.picture.naturalHeight}`;
+    });
     this.picture.addEventListener("error", () => { this.loading = false; });
     this.openMap();
   }
@@ -133,11 +137,11 @@ class Live {
 
   // A slow link decides the rate: the next picture is asked for when the last has come.
   drawPicture(one, name) {
-    if (this.loading || one.frame === this.shownFrame || one.picture === false) return;
-    this.shownFrame = one.frame;
+    if (this.loading || one.picture === undefined || one.picture === this.shownFrame) return;
+    this.shownFrame = one.picture;
     this.loading = true;
     this.picture.alt = t("live.picture_of", { name: one.name, label: name });
-    this.picture.src = api.liveAddress(one.id, one.frame, Math.min(1280, Math.ceil(this.picture.parentElement.clientWidth * Math.min(devicePixelRatio, 1.5))));
+    this.picture.src = api.liveAddress(one.id, one.picture, Math.min(1280, Math.ceil(this.picture.parentElement.clientWidth * Math.min(devicePixelRatio, 1.5))));
   }
 
   drawTileNames(tiles) {

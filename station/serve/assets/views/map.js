@@ -43,6 +43,7 @@ class FlightMap {
     this.drawPanel();
     this.drawAll();
     const wanted = data.flights.filter((flight) => flight.bounds && (!this.wanted || flight.id === this.wanted));
+    wanted.sort((a, b) => b.footprints.length - a.footprints.length);
     const bounds = wanted.map((flight) => L.latLngBounds(flight.bounds));
     for (const mosaic of this.wanted ? [] : data.mosaics) bounds.push(L.latLngBounds(mosaic.bounds));
     if (bounds.length) this.go(bounds[0]);

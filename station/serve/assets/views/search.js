@@ -116,7 +116,8 @@ class Search {
     if (!texts.length && !like.length) return this.invite();
     if (page === 1) fill(this.results, waiting(t("search.searching")));
     try {
-      const found = await api.search({ texts, not, like, filters: this.filters, page, most: MOST, rank: this.rank });
+      const pictures = like.map(({ row, upload, region }) => ({ row, upload, region }));
+      const found = await api.search({ texts, not, like: pictures, filters: this.filters, page, most: MOST, rank: this.rank });
       this.draw(found, page);
     } catch (error) {
       fill(this.answer);

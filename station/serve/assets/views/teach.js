@@ -131,7 +131,7 @@ class Teach {
   }
 
   drawPreview() {
-    const hits = this.fitted.preview.filter((hit) => hit.score >= this.threshold).slice(0, 24);
+    const hits = this.fitted.preview.filter((hit) => hit.score >= this.threshold).slice(0, 12);
     const actions = ["more", "less"].map((kind) => ({
       label: t(`teach.${kind}`), symbol: kind === "more" ? "plus" : "minus", pressed: (hit) => choices.has(kind, hit.row), run: (hit) => choices.toggle(kind, hit),
     }));

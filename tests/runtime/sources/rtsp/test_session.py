@@ -144,3 +144,13 @@ def test_an_unknown_transport_is_refused() -> None:
     """By name."""
     with pytest.raises(UsageError, match="expected tcp or udp"):
         open_source("rtsp://127.0.0.1/live#transport=sctp")
+
+
+@pytest.mark.parametrize("media", ["m=video\r\n", "m=\r\n", "m=video 0 RTP/AVP (96\r\na=rtpmap:(96 H264/0\r\n"])
+def test_a_damaged_description_is_refused_or_read(media: str) -> None:
+    """Missing fields, signs of a pattern, a clock of zero: one kind of error, or a clock that can be used."""
+    try:
+        found = _video("v=0\r\n" + media, "rtsp://h/live", "x")
+    except SourceError:
+        return
+    assert found.clock_hz > 0

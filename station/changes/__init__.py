@@ -1,0 +1,1 @@
+"""Changes between two dates of one ground: registration, scores, labels, files."""

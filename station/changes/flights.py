@@ -1,0 +1,159 @@
+"""Comparing two flights over one ground: tiles joined by their footprints, from the embeddings that were recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from overflight.runtime.bundle import hash_file
+from overflight.runtime.errors import UsageError
+from overflight.runtime.flight.directory import JOURNAL
+from overflight.station.changes.record import SCHEMA, Changes, Hashes, Limits, TileChange
+from overflight.station.changes.register import Registration
+from overflight.station.changes.score import FALSE_ALARM, Background, fit_background
+from overflight.station.describe.describe import cover_group, recorded
+from overflight.station.describe.fields import MARGIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from overflight.runtime.bank import LabelBank
+    from overflight.runtime.bundle import Manifest
+    from overflight.runtime.records import Observation
+    from overflight.station.ground.tiles import Tile
+
+LEAST_OVERLAP = 0.3  # of two footprints: their common ground over the ground of both
+_SPREADS = 6.0  # robust spreads above the median, where no background pair is given
+_LOW_SPREADS = 3.0
+
+
+def compare_flights(
+    before: Path,
+    after: Path,
+    bank: LabelBank,
+    manifest: Manifest,
+    *,
+    background: Sequence[tuple[Path, Path]] = (),
+    false_alarm: float = FALSE_ALARM,
+    margin: float = MARGIN,
+) -> Changes:
+    """Compare two flights tile by tile of the later one. Raises UsageError where no footprints overlap.
+
+    Without background pairs the limits come from the pair itself: most of the ground is taken to be unchanged.
+    """
+    first, second, tiles, error_m, missing = _joined(before, after, manifest)
+    given = [_joined(*pair, manifest)[:2] for pair in background]
+    fitted = fit_background(given, false_alarm=false_alarm) if given else _own_limits(first, second)
+    scores = fitted.scores(first, second)
+    changed = scores > fitted.high
+    group = cover_group(bank, margin)
+    made = []
+    for tile, score, is_changed, one, two in zip(tiles, scores, changed, first, second, strict=True):
+        labels = group.judge(one).label, group.judge(two).label
+        flip = bool(is_changed) and None not in labels and labels[0] != labels[1]
+        made.append(_tile(tile, float(score), bool(is_changed), labels, flip=flip))
+    flips = Counter((tile.before or "", tile.after or "") for tile in made if tile.flip)
+    return Changes(
+        schema=SCHEMA,
+        before=str(before),
+        after=str(after),
+        model=manifest.name,
+        bank=bank.header.name,
+        hashes=Hashes(manifest.tower, bank.sha256, hash_file(before / JOURNAL), hash_file(after / JOURNAL)),
+        registration=Registration("footprints", error_m=round(error_m, 2)),
+        limits=Limits(
+            round(fitted.high, 5),
+            round(fitted.low, 5),
+            false_alarm,
+            fitted.origin,
+            fitted.tiles,
+            len(fitted.directions),
+        ),
+        rows=1,
+        columns=1,
+        tiles=tuple(made),
+        missing_tiles=missing,
+        changed_tiles=int(changed.sum()),
+        changed_share=round(float(changed.mean()), 4),
+        changed_area_m2=None,  # frames of a flight overlap: their tiles would be counted twice
+        area_error_m2=None,
+        flips=tuple((one, two, count) for (one, two), count in flips.most_common()),
+        notes=() if given else ("limits from the pair itself: most of the ground was taken to be unchanged",),
+    )
+
+
+def _own_limits(first: NDArray[np.float32], second: NDArray[np.float32]) -> Background:
+    none = Background(np.empty((0, first.shape[1]), np.float32), 0.0, 0.0, "pair", len(first))
+    scores = none.scores(first, second)
+    middle = float(np.median(scores))
+    spread = 1.4826 * float(np.median(np.abs(scores - middle)))
+    return replace(none, high=middle + _SPREADS * spread + 1e-6, low=middle + _LOW_SPREADS * spread + 1e-6)
+
+
+def _joined(
+    before: Path, after: Path, manifest: Manifest
+) -> tuple[NDArray[np.float32], NDArray[np.float32], list[Tile], float, int]:
+    """Return the embeddings of tiles that show one ground, the later tiles, the places' error, and those without."""
+    import shapely
+
+    _, earlier, old_tiles, old_seen = recorded(before, manifest.width)
+    _, later, new_tiles, new_seen = recorded(after, manifest.width)
+    old_rows = [row for row, tile in enumerate(old_tiles) if len(tile.ring) > 2]
+    shapes = [shapely.polygons(old_tiles[row].ring) for row in old_rows]
+    tree = shapely.STRtree(shapes)
+    pairs, missing = [], 0
+    for row, tile in enumerate(new_tiles):
+        best = None
+        if len(tile.ring) > 2:
+            shape = shapely.polygons(tile.ring)
+            near = [(_overlap(shape, shapes[place]), old_rows[place]) for place in tree.query(shape)]
+            best = max(near, default=None)
+        if best is None or best[0] < LEAST_OVERLAP:
+            missing += 1
+        else:
+            pairs.append((best[1], row))
+    if not pairs:
+        raise UsageError(
+            f"{before} and {after}: no footprint of the second overlaps one of the first by {LEAST_OVERLAP:.0%}; "
+            "fly over the same ground with --pose"
+        )
+    one, two = (np.array(rows) for rows in zip(*pairs, strict=True))
+    error_m = float(np.hypot(_error_m(old_seen), _error_m(new_seen)))
+    return earlier[one], later[two], [new_tiles[row] for row in two], error_m, missing
+
+
+def _overlap(one: object, other: object) -> float:
+    """Return the common ground of two footprints over the ground of both; degrees do, for both lie at one place."""
+    import shapely
+
+    common = shapely.area(shapely.intersection(one, other))
+    return float(common / max(1e-18, shapely.area(one) + shapely.area(other) - common))
+
+
+def _error_m(seen: Sequence[Observation]) -> float:
+    errors = [one.place.error_m for one in seen if one.place is not None]
+    return float(np.median(errors)) if errors else 0.0
+
+
+def _tile(tile: Tile, score: float, changed: bool, labels: tuple[str | None, str | None], *, flip: bool) -> TileChange:
+    return TileChange(
+        row=tile.row,
+        column=tile.column,
+        score=round(score, 5),
+        changed=changed,
+        before=labels[0],
+        after=labels[1],
+        flip=flip,
+        left_px=tile.left,
+        top_px=tile.top,
+        width_px=tile.width,
+        height_px=tile.height,
+        ring=tile.ring,
+        area_m2=None,
+    )
