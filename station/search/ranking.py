@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 PASS_S = 10.0  # hits of one flight closer than this are one pass over a thing
 PASS_FRAMES = 15  # the same for sources without time
-ROWS_A_GROUP = 40  # of the best rows that are looked through for each group that is asked for
+ROWS_A_GROUP = 40  # of the best rows that are looked through first, for each group that is asked for
+MOST_ROWS = 50_000  # that are looked through where one pass fills the best rows
 
 
 class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,7 +90,20 @@ def rank(
 
     ``exact`` is the term ``[D]`` and the matrix that score the best rows again where scores are estimates.
     """
-    best = best_rows(scored, ROWS_A_GROUP * most, exact)
+    total = sum(len(one.score) for one in scored)
+    looked = ROWS_A_GROUP * most
+    while True:
+        best = best_rows(scored, looked, exact)
+        groups = _grouped(connection, scored, best, most, cutoff)
+        below = cutoff is not None and len(best.cosines) and best.cosines[-1] <= cutoff.cosine
+        if len(groups) == most or below or looked >= min(total, MOST_ROWS):
+            return groups
+        looked *= 8  # one long pass fills the best rows: other passes come after it
+
+
+def _grouped(
+    connection: sqlite3.Connection, scored: list[Scored], best: _Best, most: int, cutoff: Cutoff | None
+) -> tuple[Hit, ...]:
     groups: list[tuple[Hit, list[int]]] = []
     for number in range(len(best.scores)):
         hit = _hit(connection, scored[best.owners[number]], best, number, cutoff)

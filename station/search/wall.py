@@ -80,10 +80,11 @@ def answer_text(found: Found) -> str:
         return f"{len(found.hits) or 'No'} groups of {found.searched} rows are {text}."
     alarms = round((found.false_alarm or 0.0) * found.held_out)
     rate = f"{alarms} of {found.held_out} absent things would be found here"
-    if not found.hits:
+    above = sum(hit.cosine > found.cutoff for hit in found.hits)
+    if not above:
         best = f"; the best row has {found.best[0].cosine:.3f}" if found.best else ""
         return f"Not found: no row of {found.searched} is above the cut-off {found.cutoff:.3f}{best} ({rate})."
-    return f"{len(found.hits)} found among {found.searched} rows, cut-off {found.cutoff:.3f} ({rate})."
+    return f"{above} found among {found.searched} rows, cut-off {found.cutoff:.3f} ({rate})."
 
 
 def write_wall(path: Path, title: str, found: Found, hits: Sequence[Hit], pictures: Sequence[Picture]) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from overflight.bench.archive import _archive, _unit
+from overflight.station.archive.index import open_index
 from overflight.station.search.matrix import Matrix
-from overflight.station.search.ranking import Scored, best_rows
+from overflight.station.search.ranking import Scored, best_rows, rank
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,3 +56,19 @@ def test_filters_that_leave_nothing_rank_nothing(tmp_path: Path) -> None:
     nothing = np.empty(0, np.float32)
     scored = Scored(flight, np.empty(0, np.int64), nothing, nothing)
     assert not len(best_rows([scored], 5, (_unit(1, WIDTH, seed=1)[0], Matrix(archive))).scores)
+
+
+def test_one_long_pass_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Recreated: a film's 300 tiles were the 300 best rows, and the stills after them were never shown."""
+    archive, flight = _archive(tmp_path, 310, WIDTH)
+    with open_index(archive.index, create=True) as connection:
+        connection.executemany(
+            "INSERT INTO rows (id, frame, tile, media_ns, name) VALUES (?, ?, 0, ?, ?)",
+            [(1 + row, row, 0 if row < 300 else None, None if row < 300 else f"{row}.jpg") for row in range(310)],
+        )
+    scores = np.linspace(1, 0, 310, dtype=np.float32)
+    scored = [Scored(flight, np.arange(310), scores, scores)]
+    with archive.read() as connection:
+        hits = rank(connection, scored, 5)
+    assert [hit.frame for hit in hits] == [0, 300, 301, 302, 303]
+    assert len(hits[0].grouped) == 299

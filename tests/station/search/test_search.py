@@ -70,6 +70,8 @@ def test_what_is_there_is_found_and_what_is_not_is_not(archive: Archive, colour_
     assert nothing.cutoff is not None
     assert nothing.false_alarm is not None
     assert "Not found" in answer_text(nothing)
+    ranked = msgspec.structs.replace(nothing, hits=nothing.best)  # what --rank shows: pictures, but nothing was found
+    assert "Not found" in answer_text(ranked)
     assert nothing.held_out == len(background_texts()) // 2
 
 
