@@ -180,7 +180,7 @@ class Journal:
                 _commit(self._connection, kept)
                 self._written.update(row.table for row in kept)
                 self.trouble = None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.trouble = f"{self.path}: {error}"
             self._disconnect()
             self._put_back(rows)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".gpkg", ".geojson", ".csv")
 UNKNOWN = "unknown"
-# Colours that are told apart by people with any colour vision (Okabe and Ito, 2008), then paler ones.
+# Colours that people tell apart with any colour vision (Okabe and Ito, 2008), then paler ones.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999933", "#882255",
            "#44aa99", "#aa4499", "#88ccee", "#ddcc77")  # fmt: skip
 GREY = "#bbbbbb"

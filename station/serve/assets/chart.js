@@ -25,9 +25,9 @@ export function curve(series, { title, along: across }) {
     points.map(([x, y]) => svg("circle", { class: `chart-dot ${kind}`, cx: along(x, least, most), cy: up(y, 0, 1), r: 3.5 })),
   ]);
   const marks = [...new Set(xs)].map((x) => svg("text", { class: "chart-text", x: along(x, least, most), y: HIGH - 10, "text-anchor": "middle" }, number(x)));
-  const told = series.map(({ name, points }) => `${name}: ${points.map(([x, y]) => `${x} → ${percent(y)}`).join(", ")}`).join("; ");
+  const readout = series.map(({ name, points }) => `${name}: ${points.map(([x, y]) => `${x} → ${percent(y)}`).join(", ")}`).join("; ");
   return h("figure", { class: "chart" },
-    svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${title}. ${told}` }, grid([0, 0.5, 1], 0, 1, (level) => percent(level)), lines, marks),
+    svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${title}. ${readout}` }, grid([0, 0.5, 1], 0, 1, (level) => percent(level)), lines, marks),
     h("figcaption", null, series.map(({ name, kind }) => h("span", { class: `key ${kind}` }, name)), h("span", { class: "soft" }, across)));
 }
 

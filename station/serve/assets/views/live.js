@@ -76,7 +76,7 @@ class Live {
       h("div", { class: "live-view" },
         h("section", { class: "live-main", "aria-label": t("live.newest") },
           h("div", { class: "live-picture" }, this.nothingYet, this.picture, this.tiles, this.age),
-          h("div", { class: "live-told" }, h("div", null, this.label, this.scores), h("div", { class: "live-beside" }, overlay, this.facts))),
+          h("div", { class: "live-readout" }, h("div", null, this.label, this.scores), h("div", { class: "live-facts-side" }, overlay, this.facts))),
         h("aside", { class: "live-side" },
           h("section", null, h("h2", { class: "unseen" }, t("live.map")), this.mapBox),
           h("section", null, h("h2", null, t("live.health")), this.health),

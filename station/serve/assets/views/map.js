@@ -25,7 +25,7 @@ class FlightMap {
     this.layers = {};
     this.canvas = h("div", { class: "map-canvas" });
     this.panel = h("div", { class: "map-panel" });
-    this.told = h("p", { class: "soft small", role: "status" });
+    this.readout = h("p", { class: "soft small", role: "status" });
     const toggle = button(t("map.panel"), { symbol: "filter", kind: "map-toggle", "aria-expanded": "false", onclick: () => toggle.setAttribute("aria-expanded", String(this.panel.classList.toggle("open"))) });
     fill(main, h("div", { class: "map-view" }, h("h1", { class: "unseen" }, t("tab.map")), this.canvas, toggle, this.panel));
   }
@@ -64,7 +64,7 @@ class FlightMap {
       h("span", { class: "soft small" }, flight.bounds ? t("map.frames", { count: flight.footprints.length }) : t("map.unplaced"))));
     fill(this.panel, h("section", null, h("h2", null, t("map.flights")), list.length ? h("ul", { class: "plain map-flights" }, list) : h("div", null, h("p", { class: "soft small" }, t("map.no_flights")), h("code", null, "overflight archive add ARCHIVE FLIGHT"))),
       h("section", null, h("h2", null, t("map.layers")), LAYERS.map(layer)),
-      this.tilesBox(), this.told);
+      this.tilesBox(), this.readout);
   }
 
   tilesBox() {
@@ -144,7 +144,7 @@ class FlightMap {
     const chosen = seen.filter((_, at) => at % every === 0);
     for (const [one, wide] of chosen) group.addLayer(groundPicture(this.L, this.map, api.pictureAddress(one.row, wide > 320 ? 640 : 320), one.ring));
     const count = chosen.length;
-    this.told.textContent = small && !count ? t("map.zoom_in") : count ? t("map.pictures", { count }) : "";
+    this.readout.textContent = small && !count ? t("map.zoom_in") : count ? t("map.pictures", { count }) : "";
   }
 
   async loadFindings() {

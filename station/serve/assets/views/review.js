@@ -91,7 +91,7 @@ class Review {
     parts.facts.textContent = finding ? [titleOf(finding), finding.utc_ns ? clock(finding.utc_ns) : null, finding.flight_name].filter(Boolean).join(" · ") : "";
     parts.state.className = `state ${finding?.state ?? ""}`;
     parts.state.title = finding ? t(`state.${finding.state ?? "none"}`) : "";
-    parts.told.textContent = parts.state.title;
+    parts.readout.textContent = parts.state.title;
     parts.box.setAttribute("aria-label", t("review.choose", { number: finding?.number ?? "" }));
     this.findings.picture(parts.image, finding);
   }
@@ -100,10 +100,10 @@ class Review {
     const parts = {
       box: h("input", { type: "checkbox", onchange: () => this.choose(element.index) }),
       image: h("img", { alt: "", width: 84, height: 56, decoding: "async" }),
-      number: h("b"), label: h("span", { class: "finding-label" }), facts: h("span", { class: "soft small" }), state: h("span", { class: "state" }), told: h("span", { class: "unseen" }),
+      number: h("b"), label: h("span", { class: "finding-label" }), facts: h("span", { class: "soft small" }), state: h("span", { class: "state" }), readout: h("span", { class: "unseen" }),
     };
     parts.open = h("button", { type: "button", class: "finding-open", tabindex: "-1", onclick: () => this.go(element.index) }, parts.image,
-      h("span", { class: "finding-text" }, h("span", { class: "finding-line" }, parts.number, parts.label), parts.facts), parts.state, parts.told);
+      h("span", { class: "finding-text" }, h("span", { class: "finding-line" }, parts.number, parts.label), parts.facts), parts.state, parts.readout);
     element.parts = parts;
     element.classList.add("finding");
     element.append(parts.box, parts.open);

@@ -113,16 +113,16 @@ class Teach {
     const { edges, counts } = fitted.histogram;
     const [least, most] = [edges[0], edges[edges.length - 1]];
     const chart = histogram({ edges, counts, threshold: this.threshold, title: t("teach.histogram") });
-    const told = h("p", { class: "teach-alarms", role: "status" });
+    const readout = h("p", { class: "teach-alarms", role: "status" });
     const slider = h("input", { type: "range", id: "threshold", min: least, max: most, step: (most - least) / 200 || 0.001, value: this.threshold, "aria-label": t("teach.threshold") });
     const tell = () => {
       const passed = passedAt(fitted, this.threshold);
-      fill(told, h("b", null, number(this.threshold, 2)), " ", t("teach.passed", { count: passed.count, share: percent(passed.share, 1) }), " ",
+      fill(readout, h("b", null, number(this.threshold, 2)), " ", t("teach.passed", { count: passed.count, share: percent(passed.share, 1) }), " ",
         passed.perHour === null ? t("teach.no_hours") : t("teach.alarms", { rate: number(passed.perHour, 1) }));
     };
     slider.addEventListener("input", () => { this.threshold = Number(slider.value); chart.move(this.threshold); tell(); this.previewSoon(); });
     tell();
-    return h("div", { class: "teach-threshold" }, h("h2", null, t("teach.threshold")), h("p", { class: "soft small" }, t("teach.threshold_text")), chart.element, slider, told);
+    return h("div", { class: "teach-threshold" }, h("h2", null, t("teach.threshold")), h("p", { class: "soft small" }, t("teach.threshold_text")), chart.element, slider, readout);
   }
 
   previewSoon() {
