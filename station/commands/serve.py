@@ -60,7 +60,7 @@ def command(
     address = f"http://{'[' + host + ']' if ':' in host else host}:{port}/"
     click.echo(f"{address}  (stop with Ctrl-C)")
     if token is not None:
-        click.echo(f"token: {token}")
+        click.echo(f"token: {token}" if token_file is None else f"token: in {token_file}")
     serve(Desk(settings))
 
 

@@ -27,7 +27,7 @@ STATES: tuple[State, ...] = get_args(State)
 FOLDER = "review"
 MOST_COMMENT = 2_000
 _REVIEWER = re.compile(r"[\w][\w .@+-]{0,63}")
-_NUMBER = re.compile(r"([0-9a-f]{6,16})-(\d+)(?:\.(\d+))?")
+_NUMBER = re.compile(r"([0-9a-f]{6,16})-([0-9]{1,15})(?:\.([0-9]{1,15}))?")
 
 
 class Review(msgspec.Struct, frozen=True, omit_defaults=True):

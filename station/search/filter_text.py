@@ -49,6 +49,8 @@ def _time(option: str, text: str | None) -> int | None:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as error:
         raise UsageError(f"{option} {text}: expected a time such as 2026-05-01T10:00:00Z") from error
+    if not 1970 <= moment.year <= 2200:  # nanoseconds fit 64 bits until 2262
+        raise UsageError(f"{option} {text}: expected a year from 1970 to 2200")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return int(moment.timestamp() * 1_000_000) * 1000

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mimetypes
+import re
 from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
 from importlib import resources
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 from starlette.applications import Starlette
@@ -22,7 +24,7 @@ import overflight
 from overflight.runtime.errors import OverflightError
 from overflight.station.serve import live, mapping, reviewing, rows, searching, shapes, teaching, uploading
 from overflight.station.serve.endpoint import Call, Endpoint, File, RefusedError, describe, refuse
-from overflight.station.serve.guard import COOKIE, Guard
+from overflight.station.serve.guard import Guard, cookie_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -173,13 +175,15 @@ def make_app(desk: Desk) -> tuple[Guard, live.LiveBoard]:
 
     async def events(request: Request) -> Response:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream", headers=headers)
         return StreamingResponse(board.events(), media_type="text/event-stream", headers=headers)
 
     async def openapi(request: Request) -> Response:
         return _json(describe(ENDPOINTS, overflight.__version__))
 
     async def session(request: Request) -> Response:
-        return await _log_in(guard, request)
+        return await _log_in(guard, request, desk.settings.port)
 
     routes = [Route(one.path, _handler(desk, one), methods=[one.method]) for one in ENDPOINTS]
     routes += [
@@ -190,9 +194,13 @@ def make_app(desk: Desk) -> tuple[Guard, live.LiveBoard]:
         Route("/api/session", session, methods=["POST"]),
         Route("/openapi.json", openapi, methods=["GET"]),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _unknown, 405: _unknown})
+    app = Starlette(
+        routes=routes, lifespan=lifespan, exception_handlers={404: _unknown, 405: _unknown, Exception: _broken}
+    )
     settings = desk.settings
-    guard = Guard(app, names=settings.names, token=settings.token, upload_bytes=settings.upload_bytes)
+    guard = Guard(
+        app, names=settings.names, port=settings.port, token=settings.token, upload_bytes=settings.upload_bytes
+    )
     return guard, board
 
 
@@ -207,6 +215,8 @@ def _handler(desk: Desk, endpoint: Endpoint) -> Any:
         except OverflightError as error:
             status, problem = refuse(error)
             return _json(problem, status)
+        except OSError as error:  # a full or missing disk; its paths are nobody's business
+            return _json(shapes.Problem(f"the station's disk: {error.strerror or error}", "storage"), 503)
         return _file(found, request) if isinstance(found, File) else _json(found)
 
     return answer
@@ -215,8 +225,9 @@ def _handler(desk: Desk, endpoint: Endpoint) -> Any:
 def _file(found: File, request: Request) -> Response:
     headers = {}
     if found.name is not None:
-        plain = found.name.encode("ascii", "replace").decode().replace('"', "_").replace("?", "_")
-        headers["Content-Disposition"] = f'attachment; filename="{plain}"'
+        plain = re.sub(r'[^\x20-\x7e]|["\\\\?%]', "_", found.name)  # for programs that do not read the second form
+        encoded = quote(found.name, safe="", errors="replace")
+        headers["Content-Disposition"] = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"
     if found.tag is not None:
         tag = f'"{sha256(found.tag.encode()).hexdigest()[:16]}"'
         headers |= {"ETag": tag, "Cache-Control": "private, max-age=3600"}
@@ -277,7 +288,12 @@ async def _unknown(request: Request, error: Exception) -> Response:
     return _json(shapes.Problem(f"{request.method} {request.url.path[:80]}: not an endpoint", "unknown"), status)
 
 
-async def _log_in(guard: Guard, request: Request) -> Response:
+async def _broken(request: Request, error: Exception) -> Response:
+    """Answer in the form of every other error; the server's log has the reason."""
+    return _json(shapes.Problem("an error of the server itself; its log has the reason", "server"), 500)
+
+
+async def _log_in(guard: Guard, request: Request, port: int) -> Response:
     try:
         given = msgspec.json.decode(await request.body(), type=shapes.Login)
     except (msgspec.DecodeError, ClientDisconnect):
@@ -287,7 +303,9 @@ async def _log_in(guard: Guard, request: Request) -> Response:
         return _json(shapes.Problem("this is not the server's token", "token"), 401)
     answer = _json(shapes.Done())
     secure = request.url.scheme == "https"
-    answer.set_cookie(COOKIE, given.token, max_age=COOKIE_S, httponly=True, samesite="strict", secure=secure, path="/")
+    answer.set_cookie(
+        cookie_name(port), given.token, max_age=COOKIE_S, httponly=True, samesite="strict", secure=secure, path="/"
+    )
     return answer
 
 

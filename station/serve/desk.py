@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = "aerial"
 KEPT_UPLOADS = 200
+KEPT_UPLOAD_BYTES = 2 << 30
 _UPLOAD = re.compile(r"[0-9a-f]{32}\.[a-z]{3,4}")
 _KINDS = {
     b"\xff\xd8\xff": "jpg",
@@ -68,6 +69,7 @@ class Desk:
         self.settings = settings
         self._archive = Archive(settings.archive) if settings.archive is not None else None
         self._towers = threading.Lock()
+        self._keeping = threading.Lock()
         self._encoder: TextEncoder | None = None
         self._engine: Engine | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="overflight-serve-")
@@ -148,15 +150,22 @@ class Desk:
 
     def keep_upload(self, content: bytes) -> str:
         """Keep an upload and return its name; the oldest go. Raises RefusedError for no picture."""
-        kept = sorted(self.uploads.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        for path in kept[: max(0, len(kept) - KEPT_UPLOADS + 1)]:
-            path.unlink(missing_ok=True)
         kind = next((kind for mark, kind in _KINDS.items() if content.startswith(mark)), None)
         if kind is None:
             raise RefusedError(422, "picture", "not a JPEG, PNG, TIFF, WebP or BMP; convert the picture first")
+        with self._keeping:
+            self._make_room(len(content))
         name = f"{uuid.uuid4().hex}.{kind}"
         (self.uploads / name).write_bytes(content)
         return name
+
+    def _make_room(self, size: int) -> None:
+        """Delete the oldest uploads until there is room for another, by count and by bytes."""
+        kept = sorted(self.uploads.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        sizes = [path.stat().st_size for path in kept]
+        while kept and (len(kept) >= KEPT_UPLOADS or sum(sizes) + size > KEPT_UPLOAD_BYTES):
+            kept.pop(0).unlink(missing_ok=True)
+            sizes.pop(0)
 
     def upload(self, name: str) -> Path:
         """Return the file of an upload. Raises RefusedError."""

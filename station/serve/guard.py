@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "overflight"
 RAW_BODIES = ("/api/uploads", "/api/review/merge")
 OPEN = ("/", "/favicon.ico", "/api/session", "/healthz")  # what a browser needs to ask for the token
 WRONG_TOKEN_S = 0.5
@@ -39,10 +38,13 @@ _HEADERS = {
 class Guard:
     """ASGI middleware. ``names`` are host names besides loopback and addresses; ``token`` None asks for none."""
 
-    def __init__(self, app: ASGIApp, *, names: tuple[str, ...], token: str | None, upload_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, names: tuple[str, ...], port: int, token: str | None, upload_bytes: int
+    ) -> None:
         self._app = app
         self._names = {"localhost", *(name.lower() for name in names)}
         self._token = token
+        self._cookie = cookie_name(port)
         self._upload_bytes = upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,10 +103,15 @@ class Guard:
         if scheme.lower() == "bearer":
             return self.allows(token.strip())
         try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+            cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
         except CookieError:
             return False
         return cookie is not None and self.allows(cookie.value)
+
+
+def cookie_name(port: int) -> str:
+    """Return the cookie's name: browsers give one host's cookies to every port, and two servers may run."""
+    return f"overflight-{port}"
 
 
 def _same_origin(headers: Mapping[str, str], host: str) -> bool:

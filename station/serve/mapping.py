@@ -68,9 +68,13 @@ def get_mosaic(desk: Desk, call: Call) -> File:
 def post_tiles(desk: Desk, call: Call) -> TileSource:
     """Remember a file of map tiles on this machine."""
     asked: TilesAsked = call.body
-    path = Path(asked.path).expanduser()
-    if path.suffix.lower() not in {".mbtiles", ".pmtiles"} or not path.is_file():
-        raise UsageError(f"{asked.path}: expected an .mbtiles or .pmtiles file on the station's disk")
+    try:
+        path = Path(asked.path).expanduser()
+        there = path.suffix.lower() in {".mbtiles", ".pmtiles"} and path.is_file()
+    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a NUL
+        there = False
+    if not there:
+        raise UsageError(f"{asked.path[:200]}: expected an .mbtiles or .pmtiles file on the station's disk")
     source = describe_tiles(path.resolve())
     with _guard:
         kept = [one for one in remembered() if one != path.resolve()]

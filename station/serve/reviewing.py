@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import lzma
 import re
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,7 +181,16 @@ def _unpack(content: bytes, name: str, folder: Path) -> None:
                 raise RefusedError(413, "size", f"more than {MOST_REVIEW_BYTES} bytes of reviews")
             for one in entries:
                 (folder / one.filename).write_bytes(packed.read(one))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         raise RefusedError(422, "invalid", f"not a zip of reviews: {error}") from error
 
 

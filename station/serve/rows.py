@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = "id, frame, tile, utc_ns, media_ns, lat_deg, lon_deg, error_m, height_m, label, name"
 NEIGHBOURS = 12
+_COUNT = re.compile(r"[0-9]{1,15}")  # longer ones do not fit the index; merged reviews may hold any
 WIDTHS_PX = (168, 320, 480, 640, 960, 1280)
 
 
@@ -235,7 +237,7 @@ def rows_by_number(
         head, _, rest = number.partition("-")
         frame, _, tile = rest.partition(".")
         flight = next((one for one in flights if head and one.id.startswith(head)), None)
-        if flight is None or not frame.isdecimal() or (tile and not tile.isdecimal()):
+        if flight is None or not all(_COUNT.fullmatch(part) for part in (frame, tile or "0")):
             continue
         row = connection.execute(
             "SELECT id FROM rows WHERE id >= ? AND id < ? AND frame = ? AND tile = ?",
