@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
+from overflight.export.statistics import auroc, wilson
 from overflight.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -112,24 +113,6 @@ def label_from_examples(
     logits = held_out[method] * slope + offset
     measured = _measure(method, logits, truth, prevalence, _curve(fits[method], vectors, truth, seed))
     return ExampleLabel(np.asarray(weights / norm, np.float32), math.log(norm), bias, measured)
-
-
-def auroc(positive: Vectors, negative: Vectors) -> float:
-    """Return the probability that a positive scores higher than a negative, ties counted as half (Mann-Whitney)."""
-    ranks = np.searchsorted(np.sort(negative), positive, side="left") + np.searchsorted(
-        np.sort(negative), positive, side="right"
-    )
-    return float(ranks.mean() / 2 / len(negative))
-
-
-def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927, "Probable inference")."""
-    if not count:
-        return 0.0, 1.0
-    share = hits / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _refuse_bad(examples: Vectors, background: Vectors) -> None:

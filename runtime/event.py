@@ -21,8 +21,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     ``started_utc_ns`` and ``started_media_ns`` those of the frame it began with. A time of day or a position in a
     recording is None where the source does not tell it: it is never the time of processing. ``lasted_ns`` is how long
     the decision has lasted by the source's own clock, None for stills without a time. ``score`` is the label's best
-    score so far, in [0, 1]. ``group`` is the label's group in
-    the bank that the decision began with. ``incident`` joins the decisions about one thing at one place, across passes.
+    score so far, in [0, 1]. ``group`` is the label's group in the bank that the decision began with. ``incident`` joins
+    the decisions about one thing at one place, across passes.
     """
 
     id: str

@@ -75,15 +75,17 @@ def label_boxes(file: CocoFile, folder: Path, bank: LabelBank, embed: Embed) -> 
     found: list[dict[str, Any]] = []
     small = 0
     unreadable: list[str] = []
+    boxes: dict[int, list[CocoBox]] = {}
+    for box in file.annotations:
+        boxes.setdefault(box.image_id, []).append(box)
     for image in file.images:
-        boxes = [box for box in file.annotations if box.image_id == image.id]
         try:
             frame = read_image(folder / image.file_name)
         except SourceError as error:
             unreadable.append(str(error))
             continue
         pixels = frame.pixels[:, :, ::-1] if frame.order == "bgr" else frame.pixels
-        for box in boxes:
+        for box in boxes.get(image.id, ()):
             part = _cut(pixels, box)
             if part is None:
                 small += 1

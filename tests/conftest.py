@@ -136,52 +136,9 @@ def colour_bank(colour_bundle: Bundle) -> LabelBank:
 
 def random_tower(side: int = 32, patch: int = 8, width: int = 32, heads: int = 2, blocks: int = 3) -> ImageTower:
     """Return a SigLIP image tower of random weights, its norms uneven as trained ones are."""
-    from overflight.export.tower import (
-        Attention,
-        Block,
-        Encoder,
-        ImageTower,
-        Linear,
-        Mlp,
-        Norm,
-        Pixels,
-        ProbePool,
-        Weight,
-    )
+    from overflight.bench.device.graphs import random_tower as make
 
-    random = np.random.default_rng(7)
-
-    def weight(*shape: int, size: float | None = None) -> Weight:
-        scale = shape[0] ** -0.5 if size is None else size
-        array = random.standard_normal(shape, np.float32) * np.float32(scale)
-        return Weight(shape, lambda: array)
-
-    def linear(inner: int, outer: int) -> Linear:
-        return Linear(weight(inner, outer), weight(outer, size=0.1))
-
-    def norm() -> Norm:
-        uneven = np.exp(0.7 * random.standard_normal(width)).astype(np.float32)
-        return Norm(Weight((width,), lambda: uneven), weight(width, size=0.1), 1e-6)
-
-    def attention() -> Attention:
-        query, key, value, output = (linear(width, width) for _ in range(4))
-        return Attention(query, key, value, output, heads=heads)
-
-    def mlp() -> Mlp:
-        return Mlp(linear(width, 4 * width), linear(4 * width, width), "gelu-tanh")
-
-    tokens = (side // patch) ** 2
-    encoder = Encoder(
-        length=tokens,
-        width=width,
-        positions=weight(tokens, width, size=0.3),
-        blocks=tuple(Block(norm(), attention(), norm(), mlp()) for _ in range(blocks)),
-        norm=norm(),
-        pool=ProbePool(weight(width, size=1.0), attention(), norm(), mlp()),
-        projection=None,
-    )
-    pixels = Pixels(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return ImageTower(side, patch, pixels, linear(3 * patch**2, width), None, None, encoder)
+    return make(side, patch, width, heads, blocks, uneven=0.7)
 
 
 def write_tower_bundle(directory: Path, graph: bytes) -> Bundle:

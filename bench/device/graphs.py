@@ -81,8 +81,11 @@ def _write_random(path: Path) -> None:
     author_image(random_tower(256, 16, 768, 12, 12), 768).save(path)
 
 
-def random_tower(side: int, patch: int, width: int, heads: int, blocks: int) -> ImageTower:
-    """Return a SigLIP image tower of this shape with random weights: it takes the time of a trained one."""
+def random_tower(side: int, patch: int, width: int, heads: int, blocks: int, *, uneven: float = 0.0) -> ImageTower:
+    """Return a SigLIP image tower of this shape with random weights: it takes the time of a trained one.
+
+    ``uneven`` is the standard deviation of the logarithm of its norms' weights; trained ones are uneven.
+    """
     from overflight.export.tower import (
         Attention,
         Block,
@@ -107,7 +110,8 @@ def random_tower(side: int, patch: int, width: int, heads: int, blocks: int) -> 
         return Linear(weight(inner, outer), weight(outer, size=0.1))
 
     def norm() -> Norm:
-        return Norm(Weight((width,), lambda: np.ones(width, np.float32)), weight(width, size=0.1), 1e-6)
+        gain = np.exp(uneven * random.standard_normal(width)).astype(np.float32)
+        return Norm(Weight((width,), lambda: gain), weight(width, size=0.1), 1e-6)
 
     def attention() -> Attention:
         query, key, value, output = (linear(width, width) for _ in range(4))

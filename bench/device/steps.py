@@ -17,13 +17,13 @@ from overflight.runtime.errors import EngineError, MissingError, OverflightError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Step = Callable[[Path, Path | None], Answer]
-
     from numpy.typing import NDArray
 
     from overflight.bench.device.outcome import Figure
     from overflight.runtime.engines import Engine, Precision
     from overflight.runtime.engines.tensorrt import TensorRtEngine
+
+    Step = Callable[[Path, Path | None], Answer]
 
 ORDER = (1, 8, 1, 3, 8, 1)  # every batch after every other: a stale graph or context would answer for the wrong one
 REPLAYS = 100

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from overflight.export.encode import TextEncoder
 from overflight.export.prompts import read_templates
+from overflight.export.statistics import auroc
 from overflight.runtime.sources.image import opencv
 from overflight.station.changes.retrieve import ChangeQuery, rank
 from overflight.station.changes.score import Background, fit_background, other_light
@@ -147,11 +148,9 @@ def _aligned(picture: Picture, reference: Picture) -> Picture:
     return warped
 
 
-def area_under_curve(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+def _area(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     """Return the area under the ROC curve: how often a changed tile scores above an unchanged one."""
-    positives, negatives = scores[truth], scores[~truth]
-    above = (positives[:, None] > negatives).mean() + (positives[:, None] == negatives).mean() / 2
-    return float(above)
+    return auroc(scores[truth], scores[~truth])
 
 
 def _interval(scores: NDArray[np.float64], truth: NDArray[np.bool_], draws: int = 1000) -> list[float]:
@@ -161,9 +160,9 @@ def _interval(scores: NDArray[np.float64], truth: NDArray[np.bool_], draws: int 
     for _ in range(draws):
         rows = random.integers(0, len(scores), len(scores))
         if truth[rows].any() and not truth[rows].all():
-            drawn.append(area_under_curve(scores[rows].ravel(), truth[rows].ravel()))
+            drawn.append(_area(scores[rows], truth[rows]))
     low, high = np.percentile(drawn, (2.5, 97.5))
-    return [round(value, 3) for value in (area_under_curve(scores.ravel(), truth.ravel()), float(low), float(high))]
+    return [round(value, 3) for value in (_area(scores, truth), float(low), float(high))]
 
 
 def _with_season(levir: Any, neon: Any, changed: Any, season: Any, truth: NDArray[np.bool_]) -> dict[str, list[float]]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from overflight.export.build import Built, CandidateResult
     from overflight.runtime.engines import Target
 
+_MOST_BATCH = 64
+
 
 class BatchSizes(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
     """Rising batch sizes, such as 1,8."""
@@ -34,9 +36,6 @@ class BatchSizes(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         if not sizes or sizes[0] < 1 or sizes[-1] > _MOST_BATCH or not rising:
             self.fail(f"{value}: expected rising batch sizes from 1 to {_MOST_BATCH}, such as 1,8", param, ctx)
         return sizes
-
-
-_MOST_BATCH = 64
 
 
 @click.command()

@@ -34,8 +34,8 @@ class Fit:
 def fit(bundle: Bundle, settings: Settings, workers: int | None = None, threads: int | None = None) -> Fit:
     """Return one worker a core if the memory holds them, else fewer with more threads. Raises MissingError for none.
 
-    One thread a worker embeds more frames in all than one engine on every core: reading and resizing run beside it.
-    A GPU is given to one worker.
+    One thread a worker embeds more frames in all than one engine on every core, because other workers embed while one
+    reads and resizes. A GPU is given to one worker.
     """
     need = worker_bytes(bundle, settings)
     usable, _ = usable_here()

@@ -63,8 +63,7 @@ def register(
     """Measure a pair of RGB pictures of one size. Raises UsageError for a shift, a turn or a scale that is too large.
 
     ``known`` is where both have a picture; ``most_px`` the largest shift that is corrected, in pixels of the grid, of
-    which one of these pictures is ``every``. A shift is believed only
-    where most patches of the pictures agree on it.
+    which one of these pictures is ``every``. A shift is believed only where most patches agree on it.
     """
     first, second = _edges(before, known), _edges(after, known)
     if min(first.shape) < _EDGE_PX or float(known.mean()) < 0.2:

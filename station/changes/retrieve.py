@@ -1,4 +1,4 @@
-"""Finding changes by text: which tiles, or which ground of an archive, changed from one thing to another."""
+"""Finding changes by text: which tiles changed from one thing to another."""
 
 from __future__ import annotations
 

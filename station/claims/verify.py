@@ -6,6 +6,7 @@ This is a comparison of sentences, no proof and no probability: docs/describe.md
 from __future__ import annotations
 
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -126,3 +127,10 @@ def panel_sentences() -> tuple[str, ...]:
     """Return the shipped sentences about many kinds of ground."""
     panel: list[str] = read_table(Path(__file__).with_name("panel.toml"))["sentences"]
     return tuple(panel)
+
+
+def hash_rules() -> str:
+    """Return the SHA-256 of the rules with the panel."""
+    return sha256(
+        b"".join(Path(__file__).with_name(f"{name}.toml").read_bytes() for name in ("rules", "panel"))
+    ).hexdigest()

@@ -43,22 +43,17 @@ def command(
 
 
 def _verify(image: Path, claim: str, against: tuple[str, ...], bundle: Path | None) -> Verdict:
-    import hashlib
-
     from overflight.export.encode import TextEncoder
     from overflight.runtime.bundle import hash_file
     from overflight.station.claims import verify
-    from overflight.station.claims.verify import Hashes, panel_sentences
+    from overflight.station.claims.verify import Hashes, hash_rules
     from overflight.station.ground.towers import open_bundle
     from overflight.station.search.terms import embed_pictures
 
     opened = open_bundle(bundle)
     (embedding,) = embed_pictures(opened, [image])
     source = Path(str(image).partition("#")[0]) if not image.exists() else image
-    rules = Path(__file__).parents[1] / "claims"
-    digest = hashlib.sha256((rules / "rules.toml").read_bytes() + (rules / "panel.toml").read_bytes()).hexdigest()
-    assert panel_sentences()
-    hashes = Hashes(opened.manifest.tower, digest, hash_file(source))
+    hashes = Hashes(opened.manifest.tower, hash_rules(), hash_file(source))
     with TextEncoder(opened) as encoder:
         return verify(
             claim,

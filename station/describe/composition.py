@@ -6,21 +6,11 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from overflight.export.statistics import Z95, wilson
 from overflight.station.describe.record import CoverShare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_Z = 1.959964  # of 95 %
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """Return the interval of a share with 95 % (Wilson, "Probable inference", 1927)."""
-    share, z2 = count / total, _Z * _Z
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
-    low = 0.0 if count == 0 else max(0.0, middle - half)
-    return low, 1.0 if count == total else min(1.0, middle + half)
 
 
 def compose(
@@ -47,7 +37,7 @@ def compose(
         if whole is not None and gsd_error is not None:
             area = sum(size or 0.0 for size, one in zip(areas_m2, labels, strict=True) if one == label)
             sampling = whole * max(high - count / total, count / total - low)
-            error = math.hypot(sampling, 2 * _Z * gsd_error * area)
+            error = math.hypot(sampling, 2 * Z95 * gsd_error * area)
         found.append(
             CoverShare(
                 label=label,

@@ -140,13 +140,13 @@ def describe_flight(flight: Path, bank: LabelBank, manifest: Manifest, *, margin
 
 def measure_picture(picture: GroundPicture, overview: NDArray[np.uint8], known: NDArray[np.bool_]) -> Measures:
     """Measure a picture on its overview, and its sharpness at full resolution in its middle."""
-    from overflight.station.describe.quality import SIDE_PX, blur_index
+    from overflight.station.describe.quality import SIDE_PX, blur_index, luminance
 
     top, left = max(0, (picture.height - SIDE_PX) // 2), max(0, (picture.width - SIDE_PX) // 2)
     bottom, right = min(picture.height, top + SIDE_PX), min(picture.width, left + SIDE_PX)
     pixels, mask = picture.read(top, left, bottom, right)
-    grey = filled(pixels, mask).astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    sharpness = blur_index(np.asarray(grey, np.float32)) if mask.mean() > 0.5 and min(grey.shape) > 16 else None
+    grey = luminance(filled(pixels, mask))
+    sharpness = blur_index(grey) if mask.mean() > 0.5 and min(grey.shape) > 16 else None
     return measure(overview, known)._replace(blur=sharpness)
 
 

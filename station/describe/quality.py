@@ -47,7 +47,7 @@ class Measures(NamedTuple):
 
 def measure(pixels: NDArray[np.uint8], known: NDArray[np.bool_]) -> Measures:
     """Measure RGB pixels ``[H, W, 3]`` where ``known``."""
-    grey = _luminance(pixels)
+    grey = luminance(pixels)
     return Measures(
         blur=blur_index(_middle(grey)),
         haze=_haze(pixels, known),
@@ -113,7 +113,8 @@ def _field(name: str, value: float | None, reason: Reason, hashes: tuple[str, st
     )
 
 
-def _luminance(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def luminance(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return BT.601 luminance ``[H, W]`` of RGB pixels, 0 to 255."""
     return np.asarray(pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
 
 

@@ -140,7 +140,7 @@ def to_html(description: Description, language: Language) -> bytes:
         f"{say('description', language)} · {description.source.rpartition('/')[2]}",
         [body],
         style="report.css",
-        script="describe/none.js",
+        script=None,
         language=language,
     )
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from overflight.export.statistics import wilson
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-_Z95 = 1.959964
 _RESAMPLES = 1000
 
 
@@ -30,10 +31,7 @@ def share(right: NDArray[np.bool_]) -> Measure:
     total = len(right)
     if not total:
         raise ValueError("no samples: a share needs at least one")
-    part, square = float(right.mean()), _Z95**2
-    middle = (part + square / (2 * total)) / (1 + square / total)
-    half = _Z95 * math.sqrt(part * (1 - part) / total + square / (4 * total**2)) / (1 + square / total)
-    return Measure(part, max(0.0, middle - half), min(1.0, middle + half), total)
+    return Measure(float(right.mean()), *wilson(int(right.sum()), total), total)
 
 
 def resampled(values: NDArray[np.float64], of: Callable[[NDArray[np.float64]], float], seed: int = 0) -> Measure:
@@ -61,15 +59,6 @@ def recall_at(scores: NDArray[np.float32], positive: NDArray[np.bool_], depth: i
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
     return np.asarray(np.take_along_axis(positive, best, axis=1).any(axis=1), np.bool_)
-
-
-def auroc(known: NDArray[np.float32], unknown: NDArray[np.float32]) -> float:
-    """Return the chance that a known sample scores above an unknown one, ties counted half."""
-    joint = np.concatenate([known, unknown])
-    _, inverse, counts = np.unique(joint, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    above = ranks[: len(known)].sum() - len(known) * (len(known) + 1) / 2
-    return float(above / (len(known) * len(unknown)))
 
 
 def calibration_error(probability: NDArray[np.float64], right: NDArray[np.float64], bins: int = 15) -> float:

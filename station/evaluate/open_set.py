@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from overflight.station.evaluate.measures import Measure, auroc, calibration_error, resampled, share
+from overflight.export.statistics import auroc
+from overflight.station.evaluate.measures import Measure, calibration_error, resampled, share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -67,12 +67,7 @@ def read_aircraft(directory: Path) -> Aircraft:
 
 def newest_picture(directory: Path) -> bytes | None:
     """Return the newest small picture of a flight."""
-    try:
-        with closing(sqlite3.connect(f"{(directory / JOURNAL).resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute("SELECT jpeg FROM pictures ORDER BY id DESC LIMIT 1").fetchone()
-    except sqlite3.DatabaseError:
-        return None
-    return None if found is None else bytes(found[0])
+    return _picture(directory, "id DESC")
 
 
 def read_track(directory: Path) -> list[tuple[float, float]]:
@@ -86,9 +81,14 @@ def read_track(directory: Path) -> list[tuple[float, float]]:
 
 def event_picture(directory: Path, frame: int) -> bytes | None:
     """Return the picture nearest to a frame."""
+    return _picture(directory, "abs(frame - ?)", frame)
+
+
+def _picture(directory: Path, order: str, *values: int) -> bytes | None:
+    query = f"SELECT jpeg FROM pictures ORDER BY {order} LIMIT 1"  # noqa: S608 - our own orders
     try:
         with closing(sqlite3.connect(f"{(directory / JOURNAL).resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute("SELECT jpeg FROM pictures ORDER BY abs(frame - ?) LIMIT 1", (frame,)).fetchone()
+            found = connection.execute(query, values).fetchone()
     except sqlite3.DatabaseError:
         return None
     return None if found is None else bytes(found[0])

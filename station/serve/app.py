@@ -53,7 +53,6 @@ def get_state(desk: Desk, call: Call) -> shapes.State:
             one.tower == tower,
             one.began_utc_ns,
             one.ended_utc_ns,
-            None,
         )
         for one in flights
     )

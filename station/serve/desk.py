@@ -108,17 +108,14 @@ class Desk:
 
     def flight_of(self, row: int) -> ArchivedFlight:
         """Return the flight that a row belongs to. Raises RefusedError."""
-        for flight in self.flights():
-            if flight.first <= row < flight.first + flight.rows:
-                return flight
-        raise RefusedError(404, "unknown", f"row {row}: not in this archive")
+        return _owner(self.flights(), row)
 
     def vectors_of(self, rows: Sequence[int]) -> Vectors:
         """Return the unit embeddings ``[N, D]`` of rows of the bundle's tower. Raises RefusedError."""
-        tower = self.bundle.manifest.tower
+        tower, flights = self.bundle.manifest.tower, self.flights()
         found = np.empty((len(rows), self.bundle.manifest.width), np.float32)
         for place, row in enumerate(rows):
-            flight = self.flight_of(row)
+            flight = _owner(flights, row)
             if flight.tower != tower:
                 raise RefusedError(
                     409, "tower", f"row {row} was embedded by {flight.model}, this server has {self.model}"
@@ -202,3 +199,10 @@ class Desk:
             if self._encoder is not None:
                 self._encoder.__exit__(None, None, None)
         self._scratch.cleanup()
+
+
+def _owner(flights: Sequence[ArchivedFlight], row: int) -> ArchivedFlight:
+    for flight in flights:
+        if flight.first <= row < flight.first + flight.rows:
+            return flight
+    raise RefusedError(404, "unknown", f"row {row}: not in this archive")

@@ -38,7 +38,6 @@ class FrameAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which frame is wanted, so that a browser asks anew; the newest picture is sent whatever it is."""
 
     frame: int = 0
-    width: int = 320
 
 
 class LiveBoard:

@@ -61,7 +61,6 @@ class Aircraft(msgspec.Struct, frozen=True, omit_defaults=True):
     lat_deg: float | None = None
     lon_deg: float | None = None
     height_m: float | None = None
-    heading_deg: float | None = None
     footprint: tuple[Point, ...] = ()
     dropped: int = 0
     bank: str | None = None

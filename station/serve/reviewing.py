@@ -39,7 +39,6 @@ _MEDIA = {
     "csv": "text/csv; charset=utf-8",
     "html": "text/html; charset=utf-8",
 }
-_COLUMNS = "id, frame, tile, utc_ns, media_ns, lat_deg, lon_deg, error_m, height_m, label, name"
 
 
 class NameAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

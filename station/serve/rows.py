@@ -11,6 +11,7 @@ import numpy as np
 from overflight.station.archive.pictures import cut_tile, picture_of, shrink
 from overflight.station.archive.rows import grid_of, observation_of
 from overflight.station.review import finding_number
+from overflight.station.search.matrix import Matrix
 from overflight.station.search.ranking import Hit
 from overflight.station.search.search import same_ground
 from overflight.station.serve.endpoint import Call, File, RefusedError
@@ -138,10 +139,7 @@ def get_row_picture(desk: Desk, call: Call) -> File:
     flight = desk.flight_of(seen.row)
     jpeg = _large(desk, flight, seen, width)
     if jpeg is None:
-        found = picture_of(desk.archive, flight, seen.frame, seen.name)
-        if found is None:
-            raise RefusedError(404, "no-picture", f"{seen.number}: no picture was kept near this frame")
-        jpeg = found.jpeg
+        jpeg = kept_picture(desk, flight, seen)
     if seen.tile and (grid := grid_of(desk.archive, seen.flight, seen.frame)) is not None:
         jpeg = cut_tile(jpeg, seen.tile, *grid)
     return File(jpeg, "image/jpeg", tag=f"{seen.number}-{width}")
@@ -150,12 +148,10 @@ def get_row_picture(desk: Desk, call: Call) -> File:
 def get_row_original(desk: Desk, call: Call) -> File:
     """Return the still as it was taken, else the picture that was kept."""
     seen = one_row(desk, int(call.path["row"]))
-    path = source_file(desk, desk.flight_of(seen.row), seen.name)
+    flight = desk.flight_of(seen.row)
+    path = source_file(desk, flight, seen.name)
     if path is None or path.suffix.lower() not in {".jpg", ".jpeg", ".png", ".webp"}:
-        found = picture_of(desk.archive, desk.flight_of(seen.row), seen.frame, seen.name)
-        if found is None:
-            raise RefusedError(404, "no-picture", f"{seen.number}: no picture was kept near this frame")
-        return File(found.jpeg, "image/jpeg", name=f"{seen.number}.jpg")
+        return File(kept_picture(desk, flight, seen), "image/jpeg", name=f"{seen.number}.jpg")
     media = {".png": "image/png", ".webp": "image/webp"}.get(path.suffix.lower(), "image/jpeg")
     return File(path.read_bytes(), media, name=path.name)
 
@@ -164,11 +160,11 @@ def get_neighbours(desk: Desk, call: Call) -> list[Seen]:
     """Return the rows that look most like one, of other passes."""
     row = int(call.path["row"])
     count = max(1, min(48, call.query.count))
-    wanted = desk.vectors_of([row])
+    wanted, matrix = desk.vectors_of([row]), Matrix(desk.archive, cache_bytes=0)
     best: list[tuple[float, int]] = []
     for flight in desk.flights():
         if flight.tower == desk.bundle.manifest.tower:
-            cosines = desk.archive.vectors(flight).astype(np.float32) @ wanted[0]
+            (cosines,) = matrix.cosines(flight, wanted)
             top = np.argsort(-cosines)[: count + 40]
             best += [(float(cosines[number]), flight.first + int(number)) for number in top]
     near = one_row(desk, row)
@@ -201,6 +197,14 @@ def source_file(desk: Desk, flight: ArchivedFlight, name: str | None) -> Path | 
     folder = (desk.archive.directory / flight.source_path).resolve()
     path = (folder / name).resolve() if folder.is_dir() else folder
     return path if path.is_file() and (path == folder or path.is_relative_to(folder)) else None
+
+
+def kept_picture(desk: Desk, flight: ArchivedFlight, seen: Seen) -> bytes:
+    """Return the small picture (JPEG) that the archive keeps near a row. Raises RefusedError where there is none."""
+    found = picture_of(desk.archive, flight, seen.frame, seen.name)
+    if found is None:
+        raise RefusedError(404, "no-picture", f"{seen.number}: no picture was kept near this frame")
+    return found.jpeg
 
 
 def _large(desk: Desk, flight: ArchivedFlight, seen: Seen, width: int) -> bytes | None:

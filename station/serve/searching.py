@@ -12,7 +12,7 @@ from overflight.station.search.filter_text import read_filters
 from overflight.station.search.search import search, search_unlike
 from overflight.station.search.terms import Terms
 from overflight.station.serve.endpoint import Call, RefusedError
-from overflight.station.serve.rows import one_row, seen_hits
+from overflight.station.serve.rows import kept_picture, one_row, seen_hits, source_file
 from overflight.station.serve.shapes import Answer, Asked, Example
 
 if TYPE_CHECKING:
@@ -75,8 +75,6 @@ def _embed_example(desk: Desk, one: Example) -> NDArray[np.float32]:
 def example_pixels(desk: Desk, one: Example) -> NDArray[np.uint8]:
     """Return the picture of an example, RGB ``[H, W, 3]``. Raises RefusedError."""
     from overflight.runtime.sources.image import opencv, read_image
-    from overflight.station.archive.pictures import picture_of
-    from overflight.station.serve.rows import source_file
 
     if one.upload is not None:
         path = desk.upload(one.upload)
@@ -86,10 +84,7 @@ def example_pixels(desk: Desk, one: Example) -> NDArray[np.uint8]:
         seen, flight = one_row(desk, one.row), desk.flight_of(one.row)
         source = source_file(desk, flight, seen.name)
         if source is None:
-            kept = picture_of(desk.archive, flight, seen.frame, seen.name)
-            if kept is None:
-                raise RefusedError(404, "no-picture", f"{seen.number}: no picture was kept near this frame")
-            decoded = opencv().imdecode(np.frombuffer(kept.jpeg, np.uint8), 1)
+            decoded = opencv().imdecode(np.frombuffer(kept_picture(desk, flight, seen), np.uint8), 1)
             return np.ascontiguousarray(decoded[:, :, ::-1])
         path = source
     frame = read_image(path)

@@ -26,7 +26,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class FlightInfo(msgspec.Struct, frozen=True):
-    """A flight of the archive; ``bounds`` is west, south, east, north."""
+    """A flight of the archive; ``searchable`` where this server's model embedded it."""
 
     id: str
     name: str
@@ -38,7 +38,6 @@ class FlightInfo(msgspec.Struct, frozen=True):
     searchable: bool
     began_utc_ns: int | None
     ended_utc_ns: int | None
-    bounds: tuple[float, float, float, float] | None
 
 
 class ArchiveInfo(msgspec.Struct, frozen=True):
@@ -144,7 +143,6 @@ class Seen(msgspec.Struct, frozen=True, omit_defaults=True):
     box: tuple[float, float, float, float] | None = None
     footprint: tuple[Point, ...] = ()
     grouped: tuple[int, ...] = ()
-    remark: str | None = None
     state: str | None = None
     reviews: tuple[Review, ...] = ()
 

@@ -12,6 +12,7 @@ import numpy as np
 from overflight.export.examples import FEWEST_BACKGROUND, ExampleLabel, label_from_examples
 from overflight.runtime.bank import SCHEMA, BankHeader, Label, LabelBank
 from overflight.runtime.errors import UsageError
+from overflight.station.search.matrix import Matrix
 from overflight.station.serve.endpoint import Call, File, RefusedError
 from overflight.station.serve.rows import seen_rows
 from overflight.station.serve.shapes import BankAsked, BankInfo, Choices, CurvePoint, Histogram, Taught
@@ -147,7 +148,7 @@ def _fit(desk: Desk, more: tuple[int, ...], less: tuple[int, ...], text: str | N
 
 
 def _scores(desk: Desk, flight: ArchivedFlight, made: ExampleLabel) -> NDArray[np.float32]:
-    cosines = desk.archive.vectors(flight).astype(np.float32) @ made.vector
+    (cosines,) = Matrix(desk.archive, cache_bytes=0).cosines(flight, made.vector[None])
     logits = np.maximum(np.exp(made.logit_scale) * cosines + made.logit_bias, -80)
     return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 

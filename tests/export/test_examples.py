@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from overflight.export.examples import auroc, label_from_examples, wilson
+from overflight.export.examples import label_from_examples
 from overflight.runtime.errors import UsageError
 
 
@@ -52,14 +52,3 @@ def test_too_few_and_contradictory_examples_are_refused() -> None:
         label_from_examples(np.concatenate([cloud(8, WANTED, 1), background[:1]]), background)
     with pytest.raises(UsageError, match="cannot be separated from the background"):
         label_from_examples(cloud(20, WANTED, 3), cloud(20, WANTED, 4))
-
-
-def test_auroc_is_the_share_of_pairs_in_order() -> None:
-    """Ties count as half."""
-    assert auroc(np.array([2, 1], np.float32), np.array([0, 1], np.float32)) == pytest.approx(3.5 / 4)
-
-
-def test_the_interval_of_a_share() -> None:
-    """Newcombe 1998, table I: 81 of 263 has the Wilson interval 0.2553 to 0.3662."""
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(0, 0) == (0.0, 1.0)

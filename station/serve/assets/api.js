@@ -50,8 +50,7 @@ export const api = {
   state: () => get("/api/state"),
   pictureAddress: (row, width) => `/api/rows/${row}/picture.jpg?width=${step(width)}`,
   originalAddress: (row) => `/api/rows/${row}/original`,
-  liveAddress: (id, frame, width) => `/api/live/${encodeURIComponent(id)}/picture.jpg?frame=${frame}&width=${step(width)}`,
-  
+  liveAddress: (id, frame) => `/api/live/${encodeURIComponent(id)}/picture.jpg?frame=${frame}`,
   row: (row) => get(`/api/rows/${row}`),
   neighbours: (row) => get(`/api/rows/${row}/neighbours?count=8`),
   ground: (row) => get(`/api/rows/${row}/ground`),

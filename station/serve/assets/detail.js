@@ -36,7 +36,6 @@ function facts(hit) {
     ["detail.place", place(hit.lat_deg, hit.lon_deg, hit.error_m)],
     ["detail.height", hit.height_m === undefined || hit.height_m === null ? null : `${number(Math.round(hit.height_m))} m`],
     ["detail.number", hit.number],
-    ["detail.remark", hit.remark],
   ];
   return h("dl", { class: "facts" }, list.filter(([, value]) => value).map(([key, value]) => h("div", null, h("dt", null, t(key)), h("dd", null, value))));
 }

@@ -28,7 +28,7 @@ from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import UsageError
 from overflight.runtime.geofiles.style import Style, qml
 from overflight.station.describe import describe_flight, describe_picture
-from overflight.station.describe.composition import compose, wilson
+from overflight.station.describe.composition import compose
 from overflight.station.describe.describe import Described
 from overflight.station.describe.fields import groups_of, independent_labels
 from overflight.station.describe.map import export_tiles
@@ -117,14 +117,6 @@ def test_labels_without_an_exclusive_group_are_asked_one_by_one(colour_bank: Lab
     bank = LabelBank.make(msgspec.structs.replace(header, labels=labels), colour_bank.vectors)
     assert [name for name, _ in independent_labels(bank)] == ["warm", "cold", "cold"]
     assert groups_of(bank) == {}
-
-
-@pytest.mark.parametrize(("count", "total"), [(0, 5), (5, 5), (3, 10), (1, 1000)])
-def test_wilson_is_the_known_interval(count: int, total: int) -> None:
-    low, high = wilson(count, total)
-    assert 0 <= low <= count / total <= high <= 1
-    for bound in {low, high} - {0.0, 1.0}:  # a bound is where the normal test of the share just fails
-        assert abs(count / total - bound) == pytest.approx(1.959964 * (bound * (1 - bound) / total) ** 0.5, rel=1e-6)
 
 
 def test_areas_need_every_tile() -> None:

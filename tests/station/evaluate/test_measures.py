@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from overflight.station.evaluate.measures import (
-    auroc,
     calibration_error,
     cumulative_iou,
     mean_iou,
@@ -93,15 +92,6 @@ def test_draws_have_students_interval() -> None:
     found = of_draws([0.5, 0.6, 0.7, 0.8, 0.9])
     assert found.high - found.value == pytest.approx(2.776 * np.std([0.5, 0.6, 0.7, 0.8, 0.9], ddof=1) / 5**0.5)
     assert of_draws([0.5]).low == 0.5
-
-
-def test_auroc_equals_scikit_learn() -> None:
-    """With ties."""
-    metrics = pytest.importorskip("sklearn.metrics")
-    chance = np.random.default_rng(0)
-    known, unknown = chance.integers(3, 9, 80), chance.integers(0, 6, 60)
-    wanted = metrics.roc_auc_score([1] * 80 + [0] * 60, np.concatenate([known, unknown]))
-    assert auroc(known.astype(np.float32), unknown.astype(np.float32)) == pytest.approx(wanted)
 
 
 def test_calibration_error_by_hand() -> None:

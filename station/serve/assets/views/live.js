@@ -141,7 +141,7 @@ class Live {
     this.shownFrame = one.picture;
     this.loading = true;
     this.picture.alt = t("live.picture_of", { name: one.name, label: name });
-    this.picture.src = api.liveAddress(one.id, one.picture, Math.min(1280, Math.ceil(this.picture.parentElement.clientWidth * Math.min(devicePixelRatio, 1.5))));
+    this.picture.src = api.liveAddress(one.id, one.picture);
   }
 
   drawTileNames(tiles) {
