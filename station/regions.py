@@ -68,7 +68,7 @@ def label_boxes(file: CocoFile, folder: Path, bank: LabelBank, embed: Embed) -> 
     """Label every box and return COCO JSON: categories are the bank's labels, and "unknown".
 
     ``detected`` keeps the detector's own category. A box outside its picture or smaller than ``LEAST_PX`` is counted in
-    ``info`` and left out, and so are the boxes of pictures that cannot be read.
+    ``info`` and left out, and so are the boxes of pictures that cannot be read or that the file does not list.
     """
     group = cover_group(bank)
     names = [*group.names, "unknown"]
@@ -112,6 +112,7 @@ def label_boxes(file: CocoFile, folder: Path, bank: LabelBank, embed: Embed) -> 
             "tower": bank.header.tower,
             "bank": bank.sha256,
             "too_small_or_outside": small,
+            "without_picture": len(file.annotations) - sum(len(boxes.get(image.id, ())) for image in file.images),
             "unreadable": unreadable,
         },
         "images": [{"id": image.id, "file_name": image.file_name} for image in file.images],

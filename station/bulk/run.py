@@ -108,6 +108,7 @@ def embed_sources(
             raise OverflightError(outcome.reason)
         _count(progress, outcome.record)
         report(progress)
+    store.clear_partial()  # again: a killed process lives on while it waits for the disk
     return progress
 
 

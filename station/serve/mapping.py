@@ -31,7 +31,7 @@ MEDIA = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": 
 REMEMBERED = "tiles.json"
 _PM_RASTER = {2: "png", 3: "jpg", 4: "webp"}
 _guard = threading.Lock()
-_flights: dict[str, MapFlight] = {}  # an archived flight never changes
+_flights: dict[tuple[Path, str, int], MapFlight] = {}  # a flight never changes while its rows keep their numbers
 
 
 class MapAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -207,8 +207,9 @@ def _pm_reader(file: Any) -> Any:
 
 def _flight(desk: Desk, flight: ArchivedFlight) -> MapFlight:
     """Draw a flight, thinned to what a page can show."""
-    if flight.id in _flights:
-        return _flights[flight.id]
+    key = (desk.archive.directory.resolve(), flight.id, flight.first)
+    if key in _flights:
+        return _flights[key]
     track: list[tuple[float, float]] = []
     prints: list[Footprint] = []
     with desk.archive.read() as connection:
@@ -232,7 +233,7 @@ def _flight(desk: Desk, flight: ArchivedFlight) -> MapFlight:
         bounds = ((min(lats), min(lons)), (max(lats), max(lons)))
     thin_track, thin_prints = _thin(track, MOST_TRACK), _thin(prints, MOST_FOOTPRINTS)
     drawn = MapFlight(flight.id, flight.name, tuple(thin_track), tuple(thin_prints), bounds)
-    _flights[flight.id] = drawn
+    _flights[key] = drawn
     return drawn
 
 

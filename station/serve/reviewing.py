@@ -55,21 +55,22 @@ class FindingList:
     """
 
     def __init__(self) -> None:
-        self._key: object = None
-        self._rows: list[int] = []
+        self._made: tuple[object, list[int]] = (None, [])  # one value, for requests run in several threads
 
     def rows(self, desk: Desk) -> list[int]:
         """Return the rows of the findings in the order of the flights."""
         flights = desk.flights()
         numbers = sorted(one.number for one in findings(desk.archive))
         key = (tuple((one.id, one.first, one.rows) for one in flights), tuple(numbers))
-        if key != self._key:
+        known_key, rows = self._made
+        if key != known_key:
             with desk.archive.read() as connection:
                 found = [row for flight in flights for row in _begins(connection, flight)]
                 known = set(found)
                 reviewed = [row for row in rows_by_number(connection, flights, numbers) if row not in known]
-            self._key, self._rows = key, sorted([*found, *reviewed])
-        return self._rows
+            rows = sorted([*found, *reviewed])
+            self._made = (key, rows)
+        return rows
 
 
 def get_findings(desk: Desk, call: Call) -> FindingsPage:

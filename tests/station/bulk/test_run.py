@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from overflight.runtime.errors import EngineError, MissingError, OverflightError
 from overflight.runtime.overflight import embed
 from overflight.runtime.sources.image import read_image, read_noted
 from overflight.runtime.sources.mosaic import Mosaic, View
-from overflight.station.bulk import BulkStore, reading
+from overflight.station.bulk import BulkOptions, BulkStore, embed_sources, reading
 from overflight.station.bulk.embedder import Embedder
 from overflight.station.bulk.fit import fit
 from overflight.station.bulk.outcome import MOST_CRASHES, Attempts
@@ -330,3 +331,25 @@ def test_both_of_two_first_runs_use_one_listing(bulk: Bulk, pictures: Path, tmp_
     assert (store.directory / "shards.jsonl").read_bytes() == before
     assert (store.directory / "shards.jsonl").stat().st_mode & 0o077 == 0  # it may hold signed URLs
     assert not list(store.directory.rglob(".partial-*"))
+
+
+def test_what_a_process_left_that_died_late_is_removed(bulk: Bulk, pictures: Path, tmp_path: Path) -> None:
+    """A killed process may end only while the next run is under way."""
+    bulk(pictures, part=(0, 2))
+    store = BulkStore(tmp_path / "store")
+    with subprocess.Popen(["sleep", "60"]) as late:
+        left = (
+            store.directory
+            / "rows"
+            / f".partial-{os.uname().nodename.replace('-', '_')}-000001.parquet-{late.pid}-00000000"
+        )
+        left.touch()
+
+        def end(progress: BulkProgress) -> None:
+            assert left.exists() or late.poll() is not None  # while it lives, its file is its own
+            late.kill()
+            late.wait()
+
+        options = BulkOptions(bundle=Path(store.settings().bundle), workers=1, shard_rows=4)
+        embed_sources([], store.directory, options, end)
+    assert not left.exists()

@@ -140,11 +140,14 @@ def mean_colour(pictures: Any) -> Any:
 def test_boxes_of_a_detector_are_labelled(tmp_path: Path, colour_bank: LabelBank) -> None:
     boxes = [[10, 10, 60, 60], [120, 10, 60, 60], [10, 10, 2, 2], [900, 900, 50, 50]]
     file = read_boxes(write_coco(tmp_path, boxes, categories=[{"id": 7, "name": "thing"}]))
+    (box, *others) = file.annotations
+    file = msgspec.structs.replace(file, annotations=(box, *others, msgspec.structs.replace(box, image_id=2)))
     found = label_boxes(file, tmp_path, colour_bank, mean_colour)
     names = {one["id"]: one["name"] for one in found["categories"]}
     assert [names[one["category_id"]] for one in found["annotations"]] == ["red", "green"]
     assert found["annotations"][0]["detected"]["category_id"] == 7
     assert found["info"]["too_small_or_outside"] == 2
+    assert found["info"]["without_picture"] == 1
 
 
 def test_other_json_is_refused(tmp_path: Path) -> None:

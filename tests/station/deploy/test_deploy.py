@@ -260,7 +260,8 @@ def test_root_acts_as_the_owner(aircraft: Aircraft, sshd: Sshd, make_bundle: Mak
     for path in (*Path(os.__file__).resolve().parents, *Path(sys.executable).resolve().parents, *ROOT.parents):
         if path.stat().st_mode & 0o005 != 0o005:
             pytest.skip(f"other users cannot read {path}, which Python needs")
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    keys = Path(os.environ["OVERFLIGHT_TRUSTED_KEYS"]).parent
+    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent, keys):
         path.chmod(0o755)  # pytest's folders are closed to other users
     os.chown(aircraft.home, nobody, nobody)
     deploy(sshd, make_bundle("first").directory, "--health", "1", "--restart", "")

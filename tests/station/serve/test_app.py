@@ -12,12 +12,16 @@ import io
 import json
 import sqlite3
 import zipfile
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from overflight.runtime.bank import LabelBank
+from overflight.runtime.pose.footprint import Place
+from overflight.runtime.records import Observation
 from overflight.station.archive import Archive
 
 if TYPE_CHECKING:
@@ -327,3 +331,28 @@ def test_raster_tiles_are_remembered_and_served(client: Any, tmp_path: Path, mon
     refused = client.post("/api/tiles", json={"path": str(tmp_path / "vector.mbtiles")})
     assert "pbf" in refused.json()["error"]
     assert client.post("/api/tiles", json={"path": "/etc/passwd"}).status_code == 400
+
+
+def add_footprint(flight: Path) -> None:
+    """Give the frames of a flight a place."""
+    place = Place(46.0, 7.0, 5.0, footprint=((7.0, 46.0), (7.1, 46.0), (7.1, 46.1), (7.0, 46.1)))
+    with closing(sqlite3.connect(flight / "journal.sqlite")) as connection, connection:
+        for row, record in connection.execute("SELECT id, record FROM observations").fetchall():
+            placed = msgspec.structs.replace(msgspec.json.decode(record, type=Observation), place=place)
+            connection.execute("UPDATE observations SET record = ? WHERE id = ?", (msgspec.json.encode(placed), row))
+
+
+def test_two_archives_of_one_flight_have_maps_of_their_own(
+    fly_over: Callable[..., Path], open_client: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The rows of one flight have other numbers in another archive."""
+    first, second = fly_over("first", [RED]), fly_over("second", [BLUE])
+    add_footprint(second)
+    found = []
+    for name, flights in (("a", (second,)), ("b", (first, second))):
+        archive = Archive(tmp_path / name)
+        for flight in flights:
+            archive.add(flight)
+        drawn = open_client(archive.directory).get("/api/map").json()["flights"]
+        found.append([one["footprints"][0]["row"] for one in drawn if one["footprints"]])
+    assert found == [[1], [2]]

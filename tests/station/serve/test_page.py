@@ -5,12 +5,18 @@ Covers: station/serve/assets
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+
+from overflight.runtime.event import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from overflight.runtime.bundle import Bundle
     from overflight.station.archive import Archive
@@ -37,3 +43,25 @@ def test_every_view_opens_without_a_complaint(
     page.click("#language")
     page.wait_for_selector("text=审核")
     assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+
+
+@pytest.mark.slow
+def test_an_event_that_ends_is_shown_as_over(
+    fly_over: Callable[..., Path], start_station: Callable[..., str], open_page: Callable[..., Any]
+) -> None:
+    """A row of the list changes although no event was added to it."""
+    flight = fly_over("now", [(250, 30, 30)] * 6)
+    journal = flight / "journal.sqlite"
+    with closing(sqlite3.connect(journal)) as connection, connection:
+        connection.execute("DELETE FROM events WHERE type = 'end'")
+    page = open_page()
+    page.goto(f"{start_station('--flights', flight)}/#/live")
+    page.wait_for_selector("text=still there")
+    with closing(sqlite3.connect(journal)) as connection, connection:
+        (record,) = connection.execute("SELECT record FROM events WHERE type = 'begin'").fetchone()
+        event = msgspec.structs.replace(msgspec.json.decode(record, type=Event), type="end", sequence=1)
+        connection.execute(
+            "INSERT INTO events (event, type, frame, record) VALUES (?, 'end', ?, ?)",
+            (event.id, event.frame, msgspec.json.encode(event)),
+        )
+    page.wait_for_selector(".events >> text=over", timeout=10_000)

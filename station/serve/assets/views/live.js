@@ -170,7 +170,7 @@ class Live {
   }
 
   drawEvents(one) {
-    const mark = one.events.map((event) => `${event.id}${event.ended_utc_ns ?? ""}`).join();
+    const mark = one.events.map((event) => `${event.id}${event.ended}`).join();
     if (mark === this.eventsShown) return;
     this.eventsShown = mark;
     this.noEvents.hidden = one.events.length > 0;
