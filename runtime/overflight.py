@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from overflight.runtime.bank import LabelBank, open_bank
 from overflight.runtime.bundle import Bundle, default_bundle
@@ -121,16 +122,21 @@ class Overflight:
 
 
 def embed(engine: Engine, bundle: Bundle, pictures: Sequence[NDArray[np.uint8] | Frame]) -> NDArray[np.float32]:
-    """Embed pictures with the bundle's resize, one by one (no label bank needed), into ``[N, D]``."""
+    """Embed pictures with the bundle's resize, one by one (no label bank needed), into ``[N, D]``.
+
+    The resize uses one BLAS thread, as in flight and in bulk: another number of threads adds in another order, and a
+    pixel that lies between two levels is then rounded the other way.
+    """
     resizer = Resizer(bundle.manifest.resize)
     batch = np.empty((1, resizer.side, resizer.side, 3), np.uint8)
     embeddings = np.empty((len(pictures), engine.width), np.float32)
-    for row, picture in zip(embeddings, pictures, strict=True):
-        if isinstance(picture, Frame):
-            resizer.resize(picture.picture, batch[0], picture.order)
-        else:
-            resizer.resize(picture, batch[0])
-        row[:] = engine.embed(batch)[0]
+    with threadpool_limits(1, "blas"):
+        for row, picture in zip(embeddings, pictures, strict=True):
+            if isinstance(picture, Frame):
+                resizer.resize(picture.picture, batch[0], picture.order)
+            else:
+                resizer.resize(picture, batch[0])
+            row[:] = engine.embed(batch)[0]
     return embeddings
 
 

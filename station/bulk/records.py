@@ -85,7 +85,10 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """What a shard took, in seconds: wall clock, processor, and the parts of the wall clock that are known."""
+    """What a shard took, in seconds: wall clock, processor, and the parts of the wall clock that are known.
+
+    ``peak_bytes`` is the memory of its process; 0 where the system does not say.
+    """
 
     wall_s: float
     cpu_s: float

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -71,7 +71,7 @@ def embed_shard(task: ShardTask, alive: Callable[[], bool] = lambda: True) -> Sh
             resize_s=embedder.resize_s,
             engine_s=embedder.engine_s,
             write_s=now - written,
-            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+            peak_bytes=_peak_bytes(),
         ),
         host=socket.gethostname(),
         placed=sum(place is not None for place in reader.rows.places),
@@ -81,6 +81,16 @@ def embed_shard(task: ShardTask, alive: Callable[[], bool] = lambda: True) -> Sh
     if marks is not None:
         marks.clear()
     return record
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process has held; 0 on Windows, which has no such counter."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10  # macOS counts in bytes, Linux in kilobytes
 
 
 class ItemMarks:

@@ -17,7 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import sys
+import time
 import uuid
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 SETTINGS, LISTING, REFUSED = "bulk.json", "shards.jsonl", "refused.json"
 ROWS, MANIFESTS = "rows", "manifests"
 _PARTIAL = ".partial-"
+_DAY_S = 86_400
 
 
 class BulkStore:
@@ -199,9 +204,9 @@ class BulkStore:
         """Remove what killed processes of this machine left; other machines may still write."""
         for folder in (self.directory, self.directory / ROWS, self.directory / MANIFESTS):
             for path in folder.glob(f"{_PARTIAL}{_host()}-*"):
-                process = path.name.split("-")[-2]
-                if process.isdigit() and not _is_running(int(process)):
-                    path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError, PermissionError):  # another process was faster, or holds it open
+                    if _is_left_over(path):
+                        path.unlink()
 
     @cached_property
     def _key(self) -> str:
@@ -248,7 +253,7 @@ def _link(partial: Path, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR)  # Windows syncs no file that is open for reading alone
     try:
         os.fsync(handle)
     finally:
@@ -262,7 +267,15 @@ def _no_room(path: Path, error: OSError) -> OverflightError:
 
 
 def _host() -> str:
-    return os.uname().nodename.replace("-", "_").replace("/", "_")
+    return socket.gethostname().replace("-", "_").replace("/", "_")
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether the process that wrote a partial file has ended; on Windows, whether the file is a day old."""
+    if sys.platform == "win32":  # signal 0, which only asks elsewhere, is Ctrl-C there
+        return time.time() - path.stat().st_mtime > _DAY_S
+    process = path.name.split("-")[-2]
+    return process.isdigit() and not _is_running(int(process))
 
 
 def _is_running(process: int) -> bool:

@@ -117,7 +117,7 @@ def _figures(summary: BulkSummary) -> Element:
         ("read", _size(summary.input_bytes)),
         ("stored", _size(summary.stored_bytes)),
         ("rows a CPU second", f"{rate:.1f}"),
-        ("largest worker", _size(summary.peak_bytes)),
+        ("largest worker", _size(summary.peak_bytes) if summary.peak_bytes else "not known"),
     )
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in figures], class_="figures")
 

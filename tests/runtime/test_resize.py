@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from overflight.runtime.bundle import Filter, Resize
 from overflight.runtime.errors import SourceError
+from overflight.runtime.overflight import embed
 from overflight.runtime.resize import Resizer
 
 Image = pytest.importorskip("PIL.Image")
@@ -126,3 +130,15 @@ def test_what_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
     """A frame of another shape is named, not guessed at."""
     with pytest.raises(SourceError, match=r"expected uint8 \[height, width, 3\]"):
         ours(np.zeros(shape, np.uint8), Resize(32, "bicubic", "squash"))
+
+
+def test_a_single_call_gives_the_same_pixels_on_any_number_of_blas_threads() -> None:
+    """A fifth of the size and few levels: many pixels lie between two levels, where the order of a sum decides."""
+    bundle: Any = SimpleNamespace(manifest=SimpleNamespace(resize=Resize(140, "bicubic", "squash")))
+    engine: Any = SimpleNamespace(width=140 * 140 * 3, embed=lambda batch: batch.reshape(len(batch), -1))
+    made = np.random.default_rng(1)
+    pictures = [made.integers(0, 4, (700, 700, 3), np.uint8) for _ in range(8)]
+    with threadpool_limits(1, "blas"):
+        alone = embed(engine, bundle, pictures)
+    with threadpool_limits(2, "blas"):
+        np.testing.assert_array_equal(embed(engine, bundle, pictures), alone)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from overflight.station.bulk.outcome import MOST_CRASHES, Attempts
 from overflight.station.bulk.records import Shard
 from overflight.station.bulk.run import BulkProgress, all_failed, parse_part
 from overflight.station.bulk.shard import ItemMarks, ShardTask, embed_shard
+from overflight.station.bulk.summary import make_summary, summarise
 
 Bulk = Callable[..., BulkProgress]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -353,3 +356,23 @@ def test_what_a_process_left_that_died_late_is_removed(bulk: Bulk, pictures: Pat
         options = BulkOptions(bundle=Path(store.settings().bundle), workers=1, shard_rows=4)
         embed_sources([], store.directory, options, end)
     assert not left.exists()
+
+
+def test_windows_needs_neither_signals_nor_the_resource_module(
+    bulk: Bulk, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peak of memory is not known there, and what a killed process left goes after a day."""
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(os, "kill", None)
+    monkeypatch.delattr(os, "uname")
+    bulk(pictures, part=(0, 2))
+    store = BulkStore(tmp_path / "store")
+    old, new = (store.directory / f".partial-{socket.gethostname().replace('-', '_')}-x-1-{n}" for n in ("old", "new"))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    bulk()
+    assert not old.exists() and new.exists()
+    assert {record.costs.peak_bytes for record in store.records()} == {0}
+    assert "<dd>not known</dd>" in make_summary(store, summarise(store)).decode()
