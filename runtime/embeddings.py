@@ -13,6 +13,7 @@ from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import SourceError, UsageError, missing_extra
 from overflight.runtime.overflight import embed
 from overflight.runtime.sources import open_source
+from overflight.runtime.sources.stills import folder_of
 from overflight.runtime.store import default_engine
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from overflight.runtime.frame import Frame
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -44,9 +47,10 @@ def embed_files(sources: Sequence[str], out: Path, bundle: Path | None) -> Writt
             source = open_source(where)
             if source.live:
                 raise UsageError(f"{source.name}: a live source has no end; embed takes files, folders and patterns")
+            folder = folder_of(source.name)
             try:
                 for frame in source.frames():
-                    names.append(frame.name or f"{source.name}#{frame.number}")
+                    names.append(_name(source.name, folder, frame))
                     vectors.append(embed(engine, opened, [frame])[0])
             except SourceError as error:  # what could be read is written all the same
                 unreadable.append(str(error))
@@ -59,6 +63,13 @@ def embed_files(sources: Sequence[str], out: Path, bundle: Path | None) -> Writt
     write = _parquet if out.suffix == ".parquet" else _npz
     write_atomically(out, write(names, embeddings, tower))
     return Written(len(names), embeddings.shape[1], tower, tuple(unreadable))
+
+
+def _name(source: str, folder: Path | None, frame: Frame) -> str:
+    """Name a still by its path as given, because pictures of several folders often have one name."""
+    if frame.name is None:
+        return f"{source}#{frame.number}"
+    return frame.name if folder is None else (folder / frame.name).as_posix()
 
 
 def _npz(names: list[str], embeddings: NDArray[np.float32], tower: str) -> bytes:

@@ -10,6 +10,7 @@ from overflight.runtime.flight.directory import JOURNAL
 from overflight.runtime.flight.journal_reader import read_pictures
 from overflight.runtime.sources.image import opencv, read_image
 from overflight.runtime.sources.recording import SUFFIXES
+from overflight.runtime.sources.stills import folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +63,7 @@ def _from_source(summary: Summary, rows: list[int]) -> dict[int, bytes]:
         path = Path(summary.record.source.removeprefix("file://")).expanduser()
         if summary.axis == "recording" and path.is_file() and path.suffix.lower() in SUFFIXES:
             return _from_recording(path, summary, sorted(rows))
-        folder = path if path.is_dir() else path.parent
+        folder = folder_of(str(path)) or path.parent
         named = {row: folder / name for row in rows if (name := summary.names[row])}
         return {row: _encode(read_image(picture).pixels) for row, picture in named.items() if picture.is_file()}
     except (MissingError, SourceError, OSError):  # a report without pictures is still a report, and says so

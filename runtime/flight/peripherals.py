@@ -18,6 +18,7 @@ from overflight.runtime.log import say
 from overflight.runtime.observe import nowhere
 from overflight.runtime.paths import default_outbox
 from overflight.runtime.sources.image import SUFFIXES as STILL_SUFFIXES
+from overflight.runtime.sources.stills import folder_of
 from overflight.runtime.worker import Faults
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def open_geotagger(config: PeripheralConfig, source: str) -> Geotagger | None:
     from overflight.runtime.pose.geotag import Geotagger
 
     path = Path(source)
-    directory = path if path.is_dir() else path.parent if path.parent.is_dir() else None
+    directory = folder_of(source)
     if path.is_file() and path.suffix.lower() not in STILL_SUFFIXES:
         directory = None
     opened = Geotagger.open(config.pose, config.camera, directory=directory, terrain=config.terrain)

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from overflight.runtime.boxes import boxes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -153,23 +155,8 @@ def _without_mark(data: memoryview) -> memoryview:
     return data[6:] if bytes(data[:6]) == EXIF else data
 
 
-def _boxes(content: memoryview, place: int = 0) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield the (kind, content) of ISO base media boxes."""
-    while place + 8 <= len(content):
-        size, kind = struct.unpack_from(">I4s", content, place)
-        start = place + 8
-        if size == 1:
-            (size,) = struct.unpack_from(">Q", content, start)
-            start += 8
-        end = len(content) if size == 0 else place + size
-        if end < start or end > len(content):
-            return
-        yield kind, content[start:end]
-        place = end
-
-
 def _jp2(content: memoryview, blocks: TagBlocks) -> None:
-    for kind, box in _boxes(content):
+    for kind, box in boxes(content):
         if kind == b"uuid" and bytes(box[:16]) == _JP2_EXIF:
             blocks.exif = _without_mark(box[16:])
         elif kind == b"uuid" and bytes(box[:16]) == _JP2_XMP:
@@ -178,10 +165,10 @@ def _jp2(content: memoryview, blocks: TagBlocks) -> None:
 
 def _heif(content: memoryview, blocks: TagBlocks) -> None:
     """Follow the item tables of ISO/IEC 23008-12: which items are Exif and XMP, and where their bytes lie."""
-    meta = next((box for kind, box in _boxes(content) if kind == b"meta"), None)
+    meta = next((box for kind, box in boxes(content) if kind == b"meta"), None)
     if meta is None:
         return
-    inner = dict(_boxes(meta, 4))
+    inner = dict(boxes(meta, 4))
     kinds = dict(_item_kinds(inner.get(b"iinf", memoryview(b""))))
     for item, extents in _item_places(inner[b"iloc"]):
         if item not in kinds:
@@ -195,7 +182,7 @@ def _heif(content: memoryview, blocks: TagBlocks) -> None:
 
 
 def _item_kinds(iinf: memoryview) -> Iterator[tuple[int, bytes]]:
-    for kind, infe in _boxes(iinf, 6 if iinf and iinf[0] == 0 else 8):
+    for kind, infe in boxes(iinf, 6 if iinf and iinf[0] == 0 else 8):
         if kind != b"infe" or infe[0] < 2:
             continue
         wide = infe[0] > 2

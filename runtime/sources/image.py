@@ -13,7 +13,7 @@ import numpy as np
 
 from overflight.runtime.errors import NoSourceError, SourceError, missing_extra
 from overflight.runtime.frame import Frame
-from overflight.runtime.sources import jpeg
+from overflight.runtime.sources import avif, jpeg
 from overflight.runtime.sources.depth import to_8_bit
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def _decode(path: Path, raw: bytes) -> tuple[NDArray[np.uint8], str | None]:
     if raw[4:8] == b"ftyp" and raw[8:12] in _HEIF_BRANDS:
         return _decode_heif(path, raw), None
     page, note, single = 0, None, False
+    if avif.is_avif(raw):
+        return _decode_avif(path, raw)
     if raw.startswith(_PNG):
         _refuse_torn_png(path, raw)
     elif raw.startswith(_TIFF):
@@ -90,9 +92,11 @@ def _decode(path: Path, raw: bytes) -> tuple[NDArray[np.uint8], str | None]:
     return pixels, "; ".join(part for part in (note, stretched) if part) or None
 
 
-def _decode_any(path: Path, raw: bytes, page: int = 0, *, single: bool = False) -> NDArray[Any]:
+def _decode_any(path: Path, raw: bytes, page: int = 0, *, single: bool = False, turned: bool = True) -> NDArray[Any]:
     cv2 = opencv()
     how = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_ANYCOLOR if single else cv2.IMREAD_COLOR)
+    if not turned:
+        how |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
         if page:
             read, pages = cv2.imreadmulti(str(path), start=page, count=1, flags=how)
@@ -134,6 +138,16 @@ def _decode_heif(path: Path, raw: bytes) -> NDArray[np.uint8]:
     except (ValueError, RuntimeError, EOFError, SyntaxError) as error:
         raise SourceError(f"{path}: the HEIC picture is damaged ({error}); copy it again") from error
     return np.ascontiguousarray(pixels, np.uint8)
+
+
+def _decode_avif(path: Path, raw: bytes) -> tuple[NDArray[np.uint8], str | None]:
+    pixels, stretched = to_8_bit(_decode_any(path, raw, turned=False), path)
+    try:
+        return avif.turn(pixels, raw), stretched
+    except ValueError as error:
+        raise SourceError(
+            f"{path}: the AVIF picture cannot be shown as its file asks ({error}); convert it to PNG"
+        ) from error
 
 
 def _refuse_huge(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -20,7 +19,7 @@ from overflight.runtime.sources.pipeline import Pipeline, gstreamer, has_gstream
 from overflight.runtime.sources.recording import VideoFile
 from overflight.runtime.sources.rtsp import RtspVideo
 from overflight.runtime.sources.snapshots import Snapshots
-from overflight.runtime.sources.stills import Stills, natural_order
+from overflight.runtime.sources.stills import Stills
 from overflight.runtime.sources.testcard import TestCard
 
 if TYPE_CHECKING:
@@ -144,8 +143,6 @@ def _path(where: str, view: View | None = None) -> Source:
         if printable(str(path)) != str(path):  # FFmpeg takes no other names
             raise UsageError(f"{printable(str(path))}: a video's path must be UTF-8; rename it")
         return _recording(path)
-    found = sorted((Path(name) for name in glob.glob(str(path))), key=natural_order)  # noqa: PTH207 - Path.glob takes no absolute pattern
-    stills = [name for name in found if name.is_file()]
-    if stills:
-        return Stills(where, stills)
+    if (stills := Stills.of_pattern(str(path))) is not None:
+        return stills
     raise UsageError(f"{where}: no such file, folder or pattern; expected one of: {GRAMMAR}")

@@ -73,12 +73,14 @@ def test_run_prints_every_observation_as_json(given: list[str], tmp_path: Path) 
 
 def test_embed_writes_unit_vectors_with_their_names(given: list[str], tmp_path: Path) -> None:
     """An npz says which picture each row belongs to, and which tower made it."""
-    for name in ("b.png", "a.png"):
-        picture(tmp_path / name, 200, 10, 10)
-    done = call("embed", tmp_path, "-o", tmp_path / "x.npz", *given[:2])
+    folders = [tmp_path / "100MEDIA", tmp_path / "101MEDIA"]
+    for folder in folders:
+        folder.mkdir()
+        picture(folder / "DJI_0001.png", 200, 10, 10)
+    done = call("embed", *folders, "-o", tmp_path / "x.npz", *given[:2])
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "x.npz") as kept:
-        assert kept["names"].tolist() == ["a.png", "b.png"]
+        assert kept["names"].tolist() == [str(folder / "DJI_0001.png") for folder in folders]
         np.testing.assert_allclose(np.linalg.norm(kept["embeddings"], axis=1), 1, atol=1e-5)
         assert str(kept["tower"]) == "c" * 64
 

@@ -19,7 +19,7 @@ from overflight.runtime.redact import redact
 from overflight.runtime.sources import open_source
 from overflight.runtime.sources.image import read_image
 from overflight.runtime.sources.recording import VideoFile
-from overflight.runtime.sources.stills import Stills
+from overflight.runtime.sources.stills import Stills, folder_of
 
 cv2 = pytest.importorskip("cv2")
 
@@ -53,6 +53,31 @@ def test_a_pattern_names_its_files(tmp_path: Path) -> None:
     for name in ["a1.png", "a2.png", "b1.png"]:
         picture(tmp_path / name)
     assert [frame.name for frame in open_source(f"{tmp_path}/a*.png").frames()] == ["a1.png", "a2.png"]
+
+
+def test_a_card_of_several_folders_is_read_in_their_order(tmp_path: Path) -> None:
+    """Cameras count from 1 again in every folder, so the names keep the folder's."""
+    for name in ["100MEDIA/DJI_0002.JPG", "100MEDIA/DJI_0010.JPG", "101MEDIA/DJI_0001.JPG", "101MEDIA/DJI_0002.JPG"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(tmp_path / name)
+    expected = ["100MEDIA/DJI_0002.JPG", "100MEDIA/DJI_0010.JPG", "101MEDIA/DJI_0001.JPG", "101MEDIA/DJI_0002.JPG"]
+    for pattern in ("*/*.JPG", "**/*.JPG"):
+        source = open_source(f"{tmp_path}/{pattern}")
+        assert [frame.name for frame in source.frames()] == expected
+    assert folder_of(f"{tmp_path}/*/*.JPG") == tmp_path
+
+
+def test_pictures_of_subfolders_are_named(tmp_path: Path) -> None:
+    """A folder's own pictures are read; more below is a warning, an error where there are no others."""
+    (tmp_path / "100MEDIA").mkdir()
+    picture(tmp_path / "100MEDIA" / "DJI_0001.JPG")
+    with pytest.raises(UsageError, match=r"no picture in this folder; for those run '.*/\*\*/\*\.JPG'"):
+        open_source(str(tmp_path))
+    picture(tmp_path / "one.png")
+    source = open_source(str(tmp_path))
+    assert isinstance(source, Stills)
+    assert [frame.name for frame in source.frames()] == ["one.png"]
+    assert "pictures of its subfolders are not read" in (source.left_out or "")
 
 
 def test_an_empty_folder_is_used_wrongly(tmp_path: Path) -> None:
