@@ -1,4 +1,4 @@
-"""The ground that each tile of a frame shows, from the footprint of the whole frame."""
+"""The ground that a frame, a window of a mosaic, and each of their tiles show."""
 
 from __future__ import annotations
 
@@ -7,13 +7,54 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from overflight.runtime.geodesy import from_utm
+from overflight.runtime.geotiff.georeference import is_utm
+from overflight.runtime.pose.footprint import Place
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from overflight.runtime.pose.footprint import Place
+    from overflight.runtime.records import Observation
+    from overflight.runtime.window import Window
+
+_MERCATOR_RADIUS_M = 6378137.0
 
 # The corners of a footprint in the picture, as pose/footprint.py orders them: x to the right, y down, in [0, 1].
 _CORNERS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0))
+
+
+def place_of(observation: Observation) -> Place | None:
+    """Return where what was seen lies: as it was observed, else as the mosaic says that the frame was cut from."""
+    if observation.place is not None or observation.window is None:
+        return observation.place
+    return window_place(observation.window)
+
+
+def window_place(window: Window) -> Place | None:
+    """Return the ground of a window of a mosaic; None for a system that is not UTM, WGS 84 or web Mercator.
+
+    Its ``error_m`` is 0: a mosaic does not say how exact it is. The corners are in a footprint's order in the picture.
+    """
+    if window.transform is None:
+        return None
+    columns, rows = (np.array([*(corner[axis] for corner in _CORNERS), 0.5]) for axis in (0, 1))
+    x0, x_column, x_row, y0, y_column, y_row = window.transform
+    x = x0 + columns * window.width * x_column + rows * window.height * x_row
+    y = y0 + columns * window.width * y_column + rows * window.height * y_row
+    if is_utm(window.epsg):
+        assert window.epsg is not None
+        lat, lon = from_utm(x, y, window.epsg)
+    elif window.epsg == 4326:
+        lat, lon = y, x
+    elif window.epsg == 3857:
+        lat = np.degrees(2 * np.arctan(np.exp(y / _MERCATOR_RADIUS_M)) - np.pi / 2)
+        lon = np.degrees(x / _MERCATOR_RADIUS_M)
+    else:
+        return None
+    if not (np.isfinite(lat).all() and np.isfinite(lon).all() and np.abs(lat).max() <= 90):
+        return None
+    ring = tuple((float(a), float(b)) for a, b in zip(lon[:4], lat[:4], strict=True))
+    return Place(float(lat[4]), float(lon[4]), 0.0, ring, window.gsd_m)
 
 
 def tile_places(place: Place | None, rows: int, columns: int) -> list[Place | None]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-import urllib.error
-import urllib.request
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +11,7 @@ import msgspec
 
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.event import Event
-from overflight.runtime.flight.banks import BankInUse
 from overflight.runtime.flight.directory import JOURNAL, RECORD, read_record
-from overflight.runtime.flight.gauges import Status
 from overflight.runtime.records import Observation
 from overflight.station.serve.live_shapes import Aircraft, Health, LiveEvent, LiveTile
 from overflight.station.serve.shapes import LabelScore
@@ -24,18 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from overflight.station.serve.health_links import LinkState
+
 MOST_EVENTS = 60
 RECENT_NS = 600 * 10**9  # a flight of a folder is shown for ten minutes after its end
-LINK_S = 2.0
 MOST_AGE_NS = 3600 * 10**9
-
-
-class LinkState(msgspec.Struct, frozen=True):
-    """What a health link answered; ``trouble`` where it did not."""
-
-    status: Status | None
-    bank: BankInUse | None
-    trouble: str | None = None
 
 
 def find_flights(places: Sequence[Path]) -> list[Path]:
@@ -70,15 +59,6 @@ def newest_picture(directory: Path) -> bytes | None:
     return _picture(directory, "id DESC")
 
 
-def read_track(directory: Path) -> list[tuple[float, float]]:
-    """Return where a flight has been, (lat, lon), thinned to 2,000 points."""
-    from overflight.runtime.flight.journal_reader import JournalReader
-
-    observations = JournalReader(directory / JOURNAL).observations()
-    track = [(one.pose.lat_deg, one.pose.lon_deg) for one in observations if one.pose is not None]
-    return track[:: -(-len(track) // 2000) or 1]
-
-
 def event_picture(directory: Path, frame: int) -> bytes | None:
     """Return the picture nearest to a frame."""
     return _picture(directory, "abs(frame - ?)", frame)
@@ -94,29 +74,6 @@ def _picture(directory: Path, order: str, *values: int) -> bytes | None:
     return None if found is None else bytes(found[0])
 
 
-def read_link(address: str) -> LinkState:
-    """Ask a health link for its status and its bank."""
-    try:
-        status = msgspec.json.decode(_get(f"{address}/status"), type=Status)
-        return LinkState(status, msgspec.json.decode(_get(f"{address}/bank"), type=BankInUse))
-    except (OSError, ValueError, msgspec.DecodeError) as error:
-        return LinkState(None, None, f"{address} does not answer ({error})")
-
-
-def send_bank(address: str, content: bytes, token: str) -> str | None:
-    """Post a label bank to a health link; return why it was refused, or None."""
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/octet-stream"}
-    request = urllib.request.Request(f"{address}/bank", data=content, headers=headers)  # noqa: S310 - checked at start
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            answer.read(1000)
-    except urllib.error.HTTPError as error:
-        return error.read(2000).decode(errors="replace").strip() or f"status {error.code}"
-    except OSError as error:
-        return f"{address} does not answer ({error})"
-    return None
-
-
 def with_link(one: Aircraft, link: LinkState) -> Aircraft:
     """Add what the health link says."""
     if link.status is None:
@@ -126,11 +83,6 @@ def with_link(one: Aircraft, link: LinkState) -> Aircraft:
     health += [Health(name, "warn", text) for name, text in link.status.warnings.items()]
     bank = link.bank.name if link.bank is not None else one.bank
     return msgspec.structs.replace(one, health=tuple(health), bank=bank)
-
-
-def _get(address: str) -> bytes:
-    with urllib.request.urlopen(address, timeout=LINK_S) as answer:  # noqa: S310 - checked at start
-        return bytes(answer.read(1_000_000))
 
 
 def _recent(directory: Path) -> bool:

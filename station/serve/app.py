@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import mimetypes
 import re
+import uuid
 from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
+from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -22,12 +25,12 @@ from starlette.routing import Route
 
 import overflight
 from overflight.runtime.errors import OverflightError
-from overflight.station.serve import live, mapping, reviewing, rows, searching, shapes, teaching, uploading
-from overflight.station.serve.endpoint import Call, Endpoint, File, RefusedError, describe, refuse
+from overflight.station.serve import live, mapping, reviewing, rows, searching, shapes, teaching, tile_files, uploading
+from overflight.station.serve.endpoint import Call, Endpoint, File, NotKeptError, RefusedError, describe, refuse
 from overflight.station.serve.guard import Guard, cookie_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from overflight.station.serve.desk import Desk
 
@@ -35,6 +38,7 @@ JPEG = ("image/jpeg",)
 ROW = {"row": {"type": "integer", "minimum": 1}}
 TILE = {name: {"type": "integer", "minimum": 0} for name in "zxy"}
 COOKIE_S = 30 * 86_400
+WRITTEN_BYTES = 1 << 20
 
 
 def get_state(desk: Desk, call: Call) -> shapes.State:
@@ -75,7 +79,7 @@ def get_state(desk: Desk, call: Call) -> shapes.State:
         labels,
         banks,
         live.aircraft_infos(desk),
-        mapping.tile_sources(),
+        tile_files.tile_sources(),
         desk.settings.upload_bytes,
     )
 
@@ -86,7 +90,7 @@ ENDPOINTS = (
     Endpoint("GET", "/api/rows/{row}", rows.get_row, "One row of the archive", shapes.Seen, parameters=ROW),
     Endpoint(
         "GET", "/api/rows/{row}/picture.jpg", rows.get_row_picture, "A row's picture", File,
-        query=rows.WidthAsked, media=JPEG, parameters=ROW,
+        query=rows.WidthAsked, media=JPEG, parameters=ROW, empty=True,
     ),
     Endpoint(
         "GET", "/api/rows/{row}/original", rows.get_row_original, "The still as it was taken", File,
@@ -133,7 +137,7 @@ ENDPOINTS = (
         shapes.SendAsked,
     ),
     Endpoint(
-        "POST", "/api/uploads", uploading.post_upload, "Take a picture", shapes.Uploaded, bytes, uploading.UploadAsked,
+        "POST", "/api/uploads", uploading.post_upload, "Take a picture", shapes.Uploaded, Path, uploading.UploadAsked,
     ),
     Endpoint(
         "POST", "/api/classify", uploading.post_classify, "Classify a picture", shapes.Classified, shapes.ClassifyAsked,
@@ -143,18 +147,21 @@ ENDPOINTS = (
         media=("application/octet-stream", "application/json"),
     ),
     Endpoint("GET", "/api/map", mapping.get_map, "What has a place", shapes.MapData, query=mapping.MapAsked),
-    Endpoint("GET", "/api/mosaics/{file}", mapping.get_mosaic, "A mosaic, small", File, media=JPEG),
-    Endpoint("POST", "/api/tiles", mapping.post_tiles, "Remember map tiles", shapes.TileSource, shapes.TilesAsked),
     Endpoint(
-        "GET", "/tiles/{id}/{z}/{x}/{y}", mapping.get_tile, "One map tile", File,
-        media=("image/png", "image/jpeg", "image/webp"), parameters=TILE,
+        "GET", "/api/mosaics/{file}", mapping.get_mosaic, "A mosaic, small", File, media=("image/webp",), empty=True,
+    ),
+    Endpoint("POST", "/api/tiles", tile_files.post_tiles, "Remember map tiles", shapes.TileSource, shapes.TilesAsked),
+    Endpoint(
+        "GET", "/tiles/{id}/{z}/{x}/{y}", tile_files.get_tile, "One map tile", File,
+        media=("image/png", "image/jpeg", "image/webp"), parameters=TILE, empty=True,
     ),
     Endpoint(
         "GET", "/api/live/{id}/picture.jpg", live.get_live_picture, "A flight's newest picture", File,
-        query=live.FrameAsked, media=JPEG,
+        query=live.FrameAsked, media=JPEG, empty=True,
     ),
     Endpoint(
-        "GET", "/api/live/{id}/events/{file}", live.get_event_picture, "A picture of an event", File, media=JPEG,
+        "GET", "/api/live/{id}/events/{file}", live.get_event_picture, "A picture of an event", File,
+        media=JPEG, empty=True,
     ),
     Endpoint(
         "GET", "/api/live/{id}/track", live.get_track, "Where a flight has been", list[tuple[float, float]],
@@ -168,6 +175,7 @@ def make_app(desk: Desk) -> tuple[Guard, live.LiveBoard]:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        desk.prepare_early()
         yield
         board.closing.set()
         await run_in_threadpool(desk.close)
@@ -184,7 +192,7 @@ def make_app(desk: Desk) -> tuple[Guard, live.LiveBoard]:
     async def session(request: Request) -> Response:
         return await _log_in(guard, request, desk.settings.port)
 
-    routes = [Route(one.path, _handler(desk, one), methods=[one.method]) for one in ENDPOINTS]
+    routes = [Route(one.path, _handler(desk, one, board.closing), methods=[one.method]) for one in ENDPOINTS]
     routes += [
         Route("/", _page, methods=["GET"]),
         Route("/assets/{path:path}", _asset, methods=["GET"]),
@@ -203,14 +211,15 @@ def make_app(desk: Desk) -> tuple[Guard, live.LiveBoard]:
     return guard, board
 
 
-def _handler(desk: Desk, endpoint: Endpoint) -> Any:
+def _handler(desk: Desk, endpoint: Endpoint, closing: asyncio.Event) -> Any:
     async def answer(request: Request) -> Response:
         try:
-            body = await request.body() if endpoint.body is not None else b""
-            call = endpoint.decode(request.path_params, request.query_params, body)
-            found = await run_in_threadpool(endpoint.run, desk, call)
+            found = await _unless_closing(_found(desk, endpoint, request), closing)
         except ClientDisconnect:
             return _json(shapes.Problem("the request was cut off, or is too large", "size"), 413)
+        except NotKeptError as error:
+            status, problem = refuse(error)
+            return Response(status_code=HTTPStatus.NO_CONTENT) if endpoint.empty else _json(problem, status)
         except OverflightError as error:
             status, problem = refuse(error)
             return _json(problem, status)
@@ -219,6 +228,48 @@ def _handler(desk: Desk, endpoint: Endpoint) -> Any:
         return _file(found, request) if isinstance(found, File) else _json(found)
 
     return answer
+
+
+async def _unless_closing(work: Coroutine[Any, Any, Any], closing: asyncio.Event) -> Any:
+    """Await work; a server that stops does not wait for it. Raises RefusedError then."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(closing.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise RefusedError(503, "closing", "the server is stopping; ask again when it runs")
+    finally:
+        stopping.cancel()
+        working.cancel()
+
+
+async def _found(desk: Desk, endpoint: Endpoint, request: Request) -> Any:
+    """Take in the request's body, decode it and run the endpoint."""
+    taken: bytes | Path = b""
+    if endpoint.body is Path:
+        taken = desk.incoming / uuid.uuid4().hex
+    elif endpoint.body is not None:
+        taken = await request.body()
+    try:
+        if isinstance(taken, Path):
+            await _take_in(request, taken)
+        call = endpoint.decode(request.path_params, request.query_params, taken)
+        return await run_sync(endpoint.run, desk, call, abandon_on_cancel=True)
+    finally:
+        if isinstance(taken, Path):
+            taken.unlink(missing_ok=True)
+
+
+async def _take_in(request: Request, path: Path) -> None:
+    """Write a body to a file: it may be larger than the memory that a server should take."""
+    waiting = bytearray()
+    with path.open("wb") as file:
+        async for chunk in request.stream():
+            waiting += chunk
+            if len(waiting) >= WRITTEN_BYTES:
+                await run_in_threadpool(file.write, bytes(waiting))
+                waiting.clear()
+        await run_in_threadpool(file.write, bytes(waiting))
 
 
 def _file(found: File, request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 import threading
@@ -17,6 +18,9 @@ from overflight.runtime.bank import LabelBank
 from overflight.runtime.errors import OverflightError
 from overflight.station.archive import Archive
 from overflight.station.serve.endpoint import RefusedError
+from overflight.station.serve.health_links import HealthLinks
+from overflight.station.serve.overviews import Overviews
+from overflight.station.serve.tracks import Tracks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 TEMPLATES = "aerial"
+TEXTS_AT_ONCE = 4
 KEPT_UPLOADS = 200
 KEPT_UPLOAD_BYTES = 2 << 30
 _UPLOAD = re.compile(r"[0-9a-f]{32}\.[a-z]{3,4}")
@@ -59,7 +64,7 @@ class Settings:
     port: int = 8440
     names: tuple[str, ...] = ()
     token: str | None = None
-    upload_bytes: int = 400_000_000
+    upload_bytes: int = 1_000_000_000
 
 
 class Desk:
@@ -70,10 +75,18 @@ class Desk:
         self._archive = Archive(settings.archive) if settings.archive is not None else None
         self._towers = threading.Lock()
         self._keeping = threading.Lock()
+        self._preparing = threading.Lock()
         self._encoder: TextEncoder | None = None
         self._engine: Engine | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="overflight-serve-")
-        self.uploads = Path(self._scratch.name)
+        self.uploads = Path(self._scratch.name) / "kept"
+        self.incoming = Path(self._scratch.name) / "incoming"
+        self.uploads.mkdir()
+        self.incoming.mkdir()
+        self.closing = threading.Event()
+        self.links = HealthLinks(settings.aircraft)
+        self.tracks = Tracks()
+        self.overviews = Overviews(self.closing)
 
     @property
     def archive(self) -> Archive:
@@ -125,15 +138,41 @@ class Desk:
         return found
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Embed texts in the templates of a search ``[N, D]``; Chinese goes through the dictionary."""
+        """Embed texts in the templates of a search ``[N, D]``, a few at a time: the server can stop between them."""
         from overflight.export.encode import TextEncoder
         from overflight.export.prompts import read_templates
         from overflight.station.search.terms import embed_texts
 
-        with self._towers:
-            self._encoder = self._encoder or TextEncoder(self.bundle).__enter__()
-            vectors: Vectors = embed_texts(self._encoder, texts, read_templates(TEMPLATES))
-            return vectors
+        found = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            with self._towers:
+                self._check_open()
+                self._encoder = self._encoder or TextEncoder(self.bundle).__enter__()
+                part = texts[start : start + TEXTS_AT_ONCE]
+                found.append(embed_texts(self._encoder, part, read_templates(TEMPLATES)))
+        return np.concatenate(found)
+
+    def prepare_search(self) -> None:
+        """Embed the texts that every search by text is compared with; the archive keeps them, so this happens once."""
+        from overflight.station.search.cutoff import background_vectors
+
+        with self._preparing:
+            background_vectors(self.archive, self.bundle.manifest.tower, self.embed_texts)
+
+    def prepare_early(self) -> None:
+        """Prepare the first search before somebody asks; what cannot be prepared is reported by the search itself."""
+
+        def prepare() -> None:
+            with contextlib.suppress(OverflightError, OSError):
+                if any(one.tower == self.bundle.manifest.tower for one in self.flights()):
+                    self.prepare_search()
+
+        if self.has_archive:
+            threading.Thread(target=prepare, name="prepare search", daemon=True).start()
+
+    def _check_open(self) -> None:
+        if self.closing.is_set():
+            raise RefusedError(503, "closing", "the server is stopping; ask again when it runs")
 
     def embed_pictures(self, pictures: Sequence[NDArray[np.uint8] | Frame]) -> Vectors:
         """Embed pictures (RGB) ``[N, D]``."""
@@ -141,19 +180,22 @@ class Desk:
         from overflight.runtime.store import default_engine
 
         with self._towers:
+            self._check_open()
             self._engine = self._engine or default_engine(self.bundle)
             vectors: Vectors = embed(self._engine, self.bundle, pictures).copy()
             return vectors
 
-    def keep_upload(self, content: bytes) -> str:
-        """Keep an upload and return its name; the oldest go. Raises RefusedError for no picture."""
-        kind = next((kind for mark, kind in _KINDS.items() if content.startswith(mark)), None)
+    def keep_upload(self, taken: Path) -> str:
+        """Keep a file that was taken in and return its name; the oldest go. Raises RefusedError for no picture."""
+        with taken.open("rb") as file:
+            start = file.read(8)
+        kind = next((kind for mark, kind in _KINDS.items() if start.startswith(mark)), None)
         if kind is None:
             raise RefusedError(422, "picture", "not a JPEG, PNG, TIFF, WebP or BMP; convert the picture first")
-        with self._keeping:
-            self._make_room(len(content))
         name = f"{uuid.uuid4().hex}.{kind}"
-        (self.uploads / name).write_bytes(content)
+        with self._keeping:
+            self._make_room(taken.stat().st_size)
+            taken.rename(self.uploads / name)
         return name
 
     def _make_room(self, size: int) -> None:
@@ -192,7 +234,8 @@ class Desk:
         return path, LabelBank.load(path)
 
     def close(self) -> None:
-        """Free the towers and remove the uploads."""
+        """Free the towers and remove the uploads; work on a large picture ends at its next window."""
+        self.closing.set()
         with self._towers:
             if self._engine is not None:
                 self._engine.close()

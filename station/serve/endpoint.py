@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -24,6 +25,13 @@ class RefusedError(OverflightError):
     def __init__(self, status: int, code: str, error: str) -> None:
         super().__init__(error)
         self.status, self.code = status, code
+
+
+class NotKeptError(RefusedError):
+    """A picture or a map tile that was not kept; endpoints of pictures answer 204, as browsers log a 404."""
+
+    def __init__(self, code: str, error: str) -> None:
+        super().__init__(404, code, error)
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +59,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One endpoint. ``body`` is a struct, ``bytes`` for a raw body, or None; ``answer`` a type, or ``File``."""
+    """One endpoint. ``body`` is a struct, ``Path`` or ``bytes`` for a raw body, or None; ``answer`` a type or ``File``.
+
+    A raw body is kept in a file where it is a ``Path``, else in memory. ``empty`` answers NotKeptError with 204.
+    """
 
     method: Literal["GET", "POST"]
     path: str
@@ -62,15 +73,16 @@ class Endpoint:
     query: type[msgspec.Struct] = NoQuery
     media: tuple[str, ...] = ("application/json",)
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    empty: bool = False
 
-    def decode(self, path: Mapping[str, str], query: Mapping[str, str], body: bytes) -> Call:
+    def decode(self, path: Mapping[str, str], query: Mapping[str, str], body: bytes | Path) -> Call:
         """Decode a request. Raises RefusedError."""
         for name, value in path.items():
             if self.parameters.get(name, {}).get("type") == "integer" and not (value.isdecimal() and len(value) < 16):
                 raise RefusedError(404, "unknown", f"{name} {value[:40]!r}: expected a number")
         try:
             asked = msgspec.convert(dict(query), self.query, strict=False)
-            if self.body is bytes:
+            if isinstance(body, Path) or self.body is bytes:
                 return Call(path, asked, body)
             decoded = None if self.body is None else msgspec.json.decode(body or b"{}", type=self.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -96,7 +108,7 @@ def refuse(error: Exception) -> tuple[int, Problem]:
 
 def describe(endpoints: tuple[Endpoint, ...], version: str) -> dict[str, Any]:
     """Return the OpenAPI 3.1 description."""
-    kinds = [one.body for one in endpoints if one.body not in {None, bytes}]
+    kinds = [one.body for one in endpoints if one.body not in {None, bytes, Path}]
     kinds += [one.answer for one in endpoints if one.answer is not File]
     schemas, components = msgspec.json.schema_components(
         [*kinds, *(one.query for one in endpoints), Problem], ref_template="#/components/schemas/{name}"
@@ -130,7 +142,9 @@ def _operation(one: Endpoint, known: dict[str, Any], components: dict[str, Any])
         "parameters": [*_path_parameters(one), *_query_parameters(one, known, components)],
         "responses": {"200": good} | {code: {"description": text, **problem} for code, text in refused.items()},
     }
-    if one.body is bytes:
+    if one.empty:
+        operation["responses"]["204"] = {"description": "no picture was kept"}
+    if one.body in {bytes, Path}:
         binary = {"schema": {"type": "string", "format": "binary"}}
         operation["requestBody"] = {"required": True, "content": {"application/octet-stream": binary}}
     elif one.body is not None:

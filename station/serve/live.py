@@ -15,12 +15,10 @@ from overflight.station.serve.aircraft import (
     find_flights,
     newest_picture,
     read_aircraft,
-    read_link,
-    read_track,
-    send_bank,
     with_link,
 )
-from overflight.station.serve.endpoint import Call, File, RefusedError
+from overflight.station.serve.endpoint import Call, File, NotKeptError, RefusedError
+from overflight.station.serve.health_links import read_link, send_bank
 from overflight.station.serve.live_shapes import Aircraft, Health
 from overflight.station.serve.shapes import AircraftInfo, BankInFlight, SendAsked
 
@@ -41,22 +39,28 @@ class FrameAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LiveBoard:
-    """The newest state of every flight as one server-sent event; read at most twice a second, and only for viewers."""
+    """The newest state of every flight as a server-sent event; read at most twice a second, and only for viewers.
+
+    A viewer that has the event before gets one without the lists of events that did not change.
+    """
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._event = b""
+        self._number = 0
+        self._whole = self._changed = b""
+        self._shown: dict[str, object] = {}
         self._read_s = 0.0
         self._reading = asyncio.Lock()
         self.closing = asyncio.Event()
 
     async def events(self) -> AsyncIterator[bytes]:
         """Yield an event whenever something changed, until the viewer goes or the server ends."""
-        sent, sent_s = b"", 0.0
+        seen, sent, sent_s = -1, b"", 0.0
         while not self.closing.is_set():
-            event = await self._newest()
-            now_s = time.monotonic()
-            if event != sent:
+            await self._read()
+            new, event = seen != self._number, self._changed if seen == self._number - 1 else self._whole
+            seen, now_s = self._number, time.monotonic()
+            if new and event != sent:
                 yield event
                 sent, sent_s = event, now_s
             elif now_s - sent_s > KEEP_ALIVE_S:
@@ -67,19 +71,29 @@ class LiveBoard:
             except (TimeoutError, asyncio.TimeoutError):  # two names until Python 3.11
                 continue
 
-    async def _newest(self) -> bytes:
+    async def _read(self) -> None:
         async with self._reading:
-            if time.monotonic() - self._read_s >= EVERY_S * 0.9:
-                aircraft = await run_in_threadpool(all_aircraft, self._desk)
-                self._event = b"event: aircraft\ndata: " + msgspec.json.encode(aircraft) + b"\n\n"
-                self._read_s = time.monotonic()
-            return self._event
+            if time.monotonic() - self._read_s < EVERY_S * 0.9:
+                return
+            aircraft = await run_in_threadpool(all_aircraft, self._desk)
+            changed = [
+                msgspec.structs.replace(one, events=None) if one.events == self._shown.get(one.id, ()) else one
+                for one in aircraft
+            ]
+            self._shown = {one.id: one.events for one in aircraft}
+            self._whole, self._changed = _event(aircraft), _event(changed)
+            self._number += 1
+            self._read_s = time.monotonic()
+
+
+def _event(aircraft: list[Aircraft]) -> bytes:
+    return b"event: aircraft\ndata: " + msgspec.json.encode(aircraft) + b"\n\n"
 
 
 def all_aircraft(desk: Desk) -> list[Aircraft]:
     """Return every flight as it is now; one that cannot be read says why."""
-    links = {address: read_link(address) for address in desk.settings.aircraft}
-    named = {state.status.flight: address for address, state in links.items() if state.status is not None}
+    links = desk.links.states()
+    named = {state.flight: address for address, state in links.items() if state.flight}
     found = []
     for directory in find_flights(desk.settings.flights):
         try:
@@ -92,7 +106,7 @@ def all_aircraft(desk: Desk) -> list[Aircraft]:
             one = msgspec.structs.replace(with_link(one, links.pop(address)), id=aircraft_id(address))
         found.append(one)
     for address, state in links.items():
-        name = state.status.flight if state.status is not None and state.status.flight else address
+        name = state.flight or address
         found.append(with_link(Aircraft(aircraft_id(address), name.rsplit("/", 1)[-1], False), state))
     return found
 
@@ -109,24 +123,29 @@ def aircraft_infos(desk: Desk) -> tuple[AircraftInfo, ...]:
 
 def get_live_picture(desk: Desk, call: Call) -> File:
     """Return the newest picture of a flight."""
-    jpeg = newest_picture(_directory(desk, call.path["id"]))
+    directory = _directory(desk, call.path["id"])
+    jpeg = None if directory is None else newest_picture(directory)
     if jpeg is None:
-        raise RefusedError(404, "no-picture", "the flight has kept no picture yet")
+        raise NotKeptError("no-picture", "the flight has kept no picture yet")
     return File(jpeg, "image/jpeg")
 
 
 def get_event_picture(desk: Desk, call: Call) -> File:
     """Return the picture nearest to a frame of a flight."""
-    name = call.path["file"].removesuffix(".jpg")
-    jpeg = event_picture(_directory(desk, call.path["id"]), int(name)) if name.isdecimal() and len(name) < 16 else None
+    directory = _directory(desk, call.path["id"])
+    frame = call.path["file"].removesuffix(".jpg")
+    jpeg = None
+    if directory is not None and frame.isdecimal() and len(frame) < 16:
+        jpeg = event_picture(directory, int(frame))
     if jpeg is None:
-        raise RefusedError(404, "no-picture", "the flight has kept no picture near this frame")
+        raise NotKeptError("no-picture", "the flight has kept no picture near this frame")
     return File(jpeg, "image/jpeg")
 
 
 def get_track(desk: Desk, call: Call) -> list[tuple[float, float]]:
     """Return where a flight has been, (lat, lon)."""
-    return read_track(_directory(desk, call.path["id"]))
+    directory = _directory(desk, call.path["id"])
+    return [] if directory is None else desk.tracks.read(directory)
 
 
 def get_aircraft_bank(desk: Desk, call: Call) -> BankInFlight:
@@ -167,15 +186,17 @@ def _address(desk: Desk, name: str) -> str:
     raise RefusedError(404, "unknown", f"aircraft {name[:60]!r}: start the server with --aircraft http://HOST:PORT")
 
 
-def _directory(desk: Desk, name: str) -> Path:
-    """Return a flight's directory by the id that ``all_aircraft`` gave it; only known directories are read."""
+def _directory(desk: Desk, name: str) -> Path | None:
+    """Return a flight's directory by the id that ``all_aircraft`` gave it; only known directories are read.
+
+    None for an aircraft whose flight lies on another machine. Raises RefusedError for an unknown id.
+    """
     found = find_flights(desk.settings.flights)
     for directory in found:
         if directory.resolve().name == name:
             return directory
     for address in desk.settings.aircraft:
-        if aircraft_id(address) == name and (state := read_link(address)).status is not None:
-            for directory in found:
-                if state.status.flight in {directory.resolve().name, str(directory.resolve())}:
-                    return directory
+        if aircraft_id(address) == name:
+            flight = desk.links.known(address).flight
+            return next((one for one in found if flight in {one.resolve().name, str(one.resolve())}), None)
     raise RefusedError(404, "unknown", f"flight {name[:60]!r}: not one that this server shows")

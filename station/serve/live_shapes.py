@@ -44,7 +44,8 @@ class LiveEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 class Aircraft(msgspec.Struct, frozen=True, omit_defaults=True):
     """A flight as it is now. ``age_s`` is the time since its newest frame was taken, on this machine's clock.
 
-    ``picture`` is the frame of the newest small picture; ``footprint`` is (lon, lat).
+    ``picture`` is the frame of the newest small picture; ``footprint`` is (lon, lat). ``events`` are left out where
+    they are those of the event before: a list of sixty would fill a slow link.
     """
 
     id: str
@@ -65,4 +66,4 @@ class Aircraft(msgspec.Struct, frozen=True, omit_defaults=True):
     dropped: int = 0
     bank: str | None = None
     health: tuple[Health, ...] = ()
-    events: tuple[LiveEvent, ...] = ()
+    events: tuple[LiveEvent, ...] | None = None

@@ -1,36 +1,26 @@
-"""The map's data: tracks and footprints of the archive, small pictures of mosaics, and tiles from files of the user."""
+"""The map's data: tracks and footprints of the archive, and small pictures of mosaics."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import sqlite3
-import threading
-from contextlib import closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from overflight.runtime.durable import write_atomically
-from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.directory import JOURNAL
 from overflight.runtime.flight.journal_reader import JournalReader
-from overflight.runtime.paths import home
+from overflight.station.archive.places import place_of
 from overflight.station.review import finding_number
-from overflight.station.serve.endpoint import Call, File, RefusedError
-from overflight.station.serve.shapes import Footprint, MapData, MapFlight, Mosaic, TilesAsked, TileSource
+from overflight.station.serve.endpoint import Call, File, NotKeptError, RefusedError
+from overflight.station.serve.shapes import Footprint, MapData, MapFlight, Mosaic
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from overflight.station.archive import ArchivedFlight
     from overflight.station.serve.desk import Desk
 
 MOST_FOOTPRINTS = 400
 MOST_TRACK = 2000
-MEDIA = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
-REMEMBERED = "tiles.json"
-_PM_RASTER = {2: "png", 3: "jpg", 4: "webp"}
-_guard = threading.Lock()
 _flights: dict[tuple[Path, str, int], MapFlight] = {}  # a flight never changes while its rows keep their numbers
 
 
@@ -44,165 +34,20 @@ def get_map(desk: Desk, call: Call) -> MapData:
     """Return tracks, footprints and mosaics."""
     flights = [one for one in desk.flights() if call.query.flight in {"", one.id, one.name}]
     drawn = tuple(_flight(desk, one) for one in flights)
-    mosaics = tuple(
-        Mosaic(one.name, f"/api/mosaics/{one.id}.jpg", shape.bounds)
-        for one, shape in zip(flights, drawn, strict=True)
-        if one.kind == "mosaic" and shape.bounds is not None
-    )
-    return MapData(drawn, mosaics)
+    mosaics = (_mosaic(desk, one) for one in flights if one.kind == "mosaic")
+    return MapData(drawn, tuple(one for one in mosaics if one is not None))
 
 
 def get_mosaic(desk: Desk, call: Call) -> File:
-    """Return a small picture of an orthomosaic."""
-    from overflight.station.archive.pictures import shrink
-
-    name = call.path["file"].removesuffix(".jpg")
+    """Return a small picture of an orthomosaic, transparent where it shows nothing."""
+    name = call.path["file"].removesuffix(".webp")
     flight = next((one for one in desk.flights() if one.id == name and one.kind == "mosaic"), None)
-    source = None if flight is None or flight.source_path is None else desk.archive.directory / flight.source_path
-    if source is None or not source.is_file():
-        raise RefusedError(404, "no-picture", f"mosaic {name[:40]!r}: its file is not where it was")
-    sheet = _overview(source)
-    return File(shrink(sheet, sheet.shape[1]), "image/jpeg", tag=f"mosaic-{name}")
-
-
-def post_tiles(desk: Desk, call: Call) -> TileSource:
-    """Remember a file of map tiles on this machine."""
-    asked: TilesAsked = call.body
-    try:
-        path = Path(asked.path).expanduser()
-        there = path.suffix.lower() in {".mbtiles", ".pmtiles"} and path.is_file()
-    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a NUL
-        there = False
-    if not there:
-        raise UsageError(f"{asked.path[:200]}: expected an .mbtiles or .pmtiles file on the station's disk")
-    source = describe_tiles(path.resolve())
-    with _guard:
-        kept = [one for one in remembered() if one != path.resolve()]
-        write_atomically(home() / REMEMBERED, msgspec.json.encode([*map(str, kept), str(path.resolve())]))
-    return source
-
-
-def get_tile(desk: Desk, call: Call) -> File:
-    """Return one map tile."""
-    path = next((one for one in remembered() if tiles_id(one) == call.path["id"]), None)
-    if path is None:
-        raise RefusedError(404, "unknown", "no such file of tiles")
-    z, x, y = (int(call.path[name]) for name in ("z", "x", "y"))
-    if not (0 <= z <= 30 and 0 <= x < 1 << z and 0 <= y < 1 << z):
-        raise RefusedError(404, "no-tile", f"tile {z}/{x}/{y}: outside the world")
-    tile = _mbtile(path, z, x, y) if path.suffix.lower() == ".mbtiles" else _pmtile(path, z, x, y)
-    if tile is None:
-        raise RefusedError(404, "no-tile", f"tile {z}/{x}/{y}: not in {path.name}")
-    return File(tile, MEDIA[describe_tiles(path).format], tag=f"{tiles_id(path)}-{z}-{x}-{y}")
-
-
-def remembered() -> list[Path]:
-    """Return the files of map tiles that are still there."""
-    try:
-        names = msgspec.json.decode((home() / REMEMBERED).read_bytes(), type=list[str])
-    except (OSError, msgspec.DecodeError):
-        return []
-    return [path for name in names if (path := Path(name)).is_file()]
-
-
-def tile_sources() -> tuple[TileSource, ...]:
-    """Return the remembered files; one that cannot be read any more is left out."""
-    found = []
-    for path in remembered():
-        try:
-            found.append(describe_tiles(path))
-        except OverflightError:
-            continue
-    return tuple(found)
-
-
-def tiles_id(path: Path) -> str:
-    """Return the name by which the page asks for a file's tiles."""
-    return hashlib.sha256(str(path).encode()).hexdigest()[:12]
-
-
-def describe_tiles(path: Path) -> TileSource:
-    """Read what a file of tiles says of itself. Raises UsageError for vector tiles, and for what is no such file."""
-    facts = _mb_facts(path) if path.suffix.lower() == ".mbtiles" else _pm_facts(path)
-    if facts["format"] not in MEDIA:
-        raise UsageError(
-            f"{path.name}: tiles of the format {facts['format']}; the page shows raster tiles (png, jpg, webp)"
-        )
-    form: Literal["png", "jpg", "webp"] = "jpg" if facts["format"] == "jpeg" else facts["format"]
-    name = tiles_id(path)
-    address = f"/tiles/{name}/{{z}}/{{x}}/{{y}}"
-    return TileSource(name, path.stem, address, form, facts["least"], facts["most"], facts["bounds"])
-
-
-def _mb_facts(path: Path) -> dict[str, Any]:
-    """Read an MBTiles 1.3 file's metadata."""
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            given = dict(connection.execute("SELECT name, value FROM metadata"))
-            least, most = connection.execute("SELECT min(zoom_level), max(zoom_level) FROM tiles").fetchone()
-            (first,) = connection.execute("SELECT tile_data FROM tiles LIMIT 1").fetchone() or (b"",)
-    except sqlite3.DatabaseError as error:
-        raise UsageError(f"{path.name}: not an MBTiles file ({error})") from error
-    if not first:
-        raise UsageError(f"{path.name}: has no tiles")
-    form = str(given.get("format") or ("png" if first[:4] == b"\x89PNG" else "jpg"))
-    try:
-        west, south, east, north = (float(part) for part in str(given.get("bounds", "")).split(","))
-        bounds = (west, south, east, north)
-    except ValueError:
-        bounds = None
-    return {"format": form, "least": int(least), "most": int(most), "bounds": bounds}
-
-
-def _mbtile(path: Path, z: int, x: int, y: int) -> bytes | None:
-    """Read a tile; MBTiles counts rows from the south."""
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute(
-                "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?",
-                (z, x, (1 << z) - 1 - y),
-            ).fetchone()
-    except sqlite3.DatabaseError as error:
-        raise OverflightError(f"{path.name}: {error}") from error
-    return None if found is None else bytes(found[0])
-
-
-def _pm_facts(path: Path) -> dict[str, Any]:
-    """Read a PMTiles 3 header through the format's own library."""
-    with path.open("rb") as file:
-        header = _pm_reader(file).header()
-    form = _PM_RASTER.get(int(header["tile_type"].value), "mvt")
-    edges = [header[name] / 1e7 for name in ("min_lon_e7", "min_lat_e7", "max_lon_e7", "max_lat_e7")]
-    return {
-        "format": form,
-        "least": header["min_zoom"],
-        "most": header["max_zoom"],
-        "bounds": (edges[0], edges[1], edges[2], edges[3]),
-    }
-
-
-def _pmtile(path: Path, z: int, x: int, y: int) -> bytes | None:
-    with path.open("rb") as file:
-        tile = _pm_reader(file).get(z, x, y)
-    return gzip.decompress(tile) if tile is not None and tile[:2] == b"\x1f\x8b" else tile
-
-
-def _pm_reader(file: Any) -> Any:
-    """Return the reader of an open PMTiles file. Raises UsageError where the file is none."""
-    try:
-        from pmtiles.reader import Reader
-
-        def read(start: int, count: int) -> bytes:
-            file.seek(start)
-            return bytes(file.read(count))
-
-        reader = Reader(read)
-        reader.header()
-    except ImportError as error:
-        raise UsageError("reading .pmtiles needs the serve extra; run: pip install 'overflight[serve]'") from error
-    except Exception as error:  # the library raises what it meets
-        raise UsageError(f"not a PMTiles 3 file ({error})") from error
-    return reader
+    if flight is None:
+        raise RefusedError(404, "unknown", f"mosaic {name[:40]!r}: not one of this archive")
+    source = _mosaic_file(desk, flight)
+    if source is None:
+        raise NotKeptError("no-picture", f"mosaic {name[:40]!r}: its file is not where it was")
+    return File(desk.overviews.read(source), "image/webp", tag=f"mosaic-{name}")
 
 
 def _flight(desk: Desk, flight: ArchivedFlight) -> MapFlight:
@@ -222,8 +67,9 @@ def _flight(desk: Desk, flight: ArchivedFlight) -> MapFlight:
     for one in JournalReader(desk.archive.flight_directory(flight.id) / JOURNAL).observations():
         if one.pose is not None:
             track.append((one.pose.lat_deg, one.pose.lon_deg))
-        if one.place is not None and len(one.place.footprint) == 4 and one.frame in rows:
-            ring = tuple((lat, lon) for lon, lat in one.place.footprint)
+        place = place_of(one)
+        if place is not None and len(place.footprint) == 4 and one.frame in rows:
+            ring = tuple((lat, lon) for lon, lat in place.footprint)
             number = finding_number(flight.id, one.frame)
             prints.append(Footprint(rows[one.frame], one.frame, number, ring, one.label))
     points = track + [corner for one in prints for corner in one.ring]
@@ -237,30 +83,21 @@ def _flight(desk: Desk, flight: ArchivedFlight) -> MapFlight:
     return drawn
 
 
+def _mosaic(desk: Desk, flight: ArchivedFlight) -> Mosaic | None:
+    """Return where a mosaic lies; None where it does not say, or where its file is gone."""
+    source = _mosaic_file(desk, flight)
+    place = None if source is None else desk.overviews.place(source)
+    if place is None:
+        return None
+    ring = tuple((lat, lon) for lon, lat in place.footprint)
+    return Mosaic(flight.name, f"/api/mosaics/{flight.id}.webp", ring)
+
+
+def _mosaic_file(desk: Desk, flight: ArchivedFlight) -> Path | None:
+    path = None if flight.source_path is None else desk.archive.directory / flight.source_path
+    return path if path is not None and path.is_file() else None
+
+
 def _thin(items: list[Any], most: int) -> list[Any]:
     step = -(-len(items) // most) or 1
     return items[::step]
-
-
-def _overview(path: Path) -> Any:
-    """Read a mosaic at a coarse step, BGR ``[H, W, 3]``."""
-    import numpy as np
-
-    from overflight.runtime.sources.image import opencv
-    from overflight.runtime.sources.mosaic import Mosaic as Reader
-
-    mosaic = Reader(path, 2048)
-    try:
-        width, height = mosaic.size
-        scale = min(1.0, 1600 / max(width, height))
-        sheet = np.zeros((max(1, round(height * scale)), max(1, round(width * scale)), 3), np.uint8)
-        for top in range(0, height, 2048):
-            for left in range(0, width, 2048):
-                bottom, right = min(top + 2048, height), min(left + 2048, width)
-                pixels, _ = mosaic.region(top, left, bottom, right)
-                y, x, y1, x1 = (round(edge * scale) for edge in (top, left, bottom, right))
-                if y1 > y and x1 > x:
-                    sheet[y:y1, x:x1] = opencv().resize(pixels, (x1 - x, y1 - y), interpolation=3)
-        return np.ascontiguousarray(sheet[:, :, ::-1])
-    finally:
-        mosaic.close()

@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 
 from overflight.station.archive.pictures import cut_tile, picture_of, shrink
+from overflight.station.archive.places import place_of
 from overflight.station.archive.rows import grid_of, observation_of
 from overflight.station.review import finding_number
 from overflight.station.search.matrix import Matrix
 from overflight.station.search.ranking import Hit
 from overflight.station.search.search import same_ground
-from overflight.station.serve.endpoint import Call, File, RefusedError
+from overflight.station.serve.endpoint import Call, File, NotKeptError, RefusedError
 from overflight.station.serve.shapes import Review, Seen
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def get_row(desk: Desk, call: Call) -> Seen:
     box = None
     if seen.tile and observation.tiles is not None:
         box = tile_box(seen.tile, observation.tiles.rows, observation.tiles.columns)
-    ring = observation.place.footprint if observation.place is not None else ()
+    place = place_of(observation)
+    ring = place.footprint if place is not None else ()
     score = observation.scores[0].score if observation.scores and not seen.tile else None
     return msgspec.structs.replace(seen, box=box, footprint=ring, score=score)
 
@@ -203,7 +205,7 @@ def kept_picture(desk: Desk, flight: ArchivedFlight, seen: Seen) -> bytes:
     """Return the small picture (JPEG) that the archive keeps near a row. Raises RefusedError where there is none."""
     found = picture_of(desk.archive, flight, seen.frame, seen.name)
     if found is None:
-        raise RefusedError(404, "no-picture", f"{seen.number}: no picture was kept near this frame")
+        raise NotKeptError("no-picture", f"{seen.number}: no picture was kept near this frame")
     return found.jpeg
 
 

@@ -38,6 +38,8 @@ def post_search(desk: Desk, call: Call) -> Answer:
     if asked.unlike:
         found = search_unlike(desk.archive, desk.bundle, asked.unlike, filters, most=most)
     else:
+        if asked.texts and not asked.like:
+            desk.prepare_search()
         terms = read_asked(desk, asked)
         found = search(
             desk.archive,

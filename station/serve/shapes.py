@@ -50,7 +50,10 @@ class ArchiveInfo(msgspec.Struct, frozen=True):
 
 
 class BankInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A label bank that can be used here. ``sign`` is the command that signs it, where the aircraft wants that."""
+    """A label bank that can be used here. ``sign`` is the command that signs it, where it has no signature yet.
+
+    ``wants_signature`` where this machine trusts keys, so that its aircraft probably do too.
+    """
 
     id: str
     name: str
@@ -59,6 +62,7 @@ class BankInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     address: str
     signed: bool = False
     sign: str | None = None
+    wants_signature: bool = False
 
 
 class AircraftInfo(msgspec.Struct, frozen=True):
@@ -356,11 +360,11 @@ class MapFlight(msgspec.Struct, frozen=True):
 
 
 class Mosaic(msgspec.Struct, frozen=True):
-    """A small picture of an orthomosaic with its bounds (south west, north east), (lat, lon)."""
+    """A small picture of an orthomosaic; ``ring`` is the ground of its corners in the order of a footprint's."""
 
     name: str
     address: str
-    bounds: tuple[Point, Point]
+    ring: tuple[Point, ...]
 
 
 class MapData(msgspec.Struct, frozen=True):

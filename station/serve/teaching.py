@@ -12,6 +12,7 @@ import numpy as np
 from overflight.export.examples import FEWEST_BACKGROUND, ExampleLabel, label_from_examples
 from overflight.runtime.bank import SCHEMA, BankHeader, Label, LabelBank
 from overflight.runtime.errors import UsageError
+from overflight.runtime.signatures.signature_files import signature_path
 from overflight.station.search.matrix import Matrix
 from overflight.station.serve.endpoint import Call, File, RefusedError
 from overflight.station.serve.rows import seen_rows
@@ -98,6 +99,7 @@ def post_bank(desk: Desk, call: Call) -> BankInfo:
         matrix = made.vector[None]
     path = desk.archive.directory / "banks" / f"{_PLAIN.sub('-', asked.name).strip('-.') or 'label'}.safetensors"
     path.parent.mkdir(exist_ok=True)
+    signature_path(path).unlink(missing_ok=True)  # it was another bank's
     LabelBank.make(header, matrix).save(path)
     return describe_bank(f"saved.{path.stem}", path)
 
@@ -110,7 +112,6 @@ def get_bank_file(desk: Desk, call: Call) -> File:
 
 def describe_bank(name: str, path: Path) -> BankInfo:
     """Return what the page shows of a bank; a machine that trusts keys needs its signature, made elsewhere."""
-    from overflight.runtime.signatures.signature_files import signature_path
     from overflight.runtime.signatures.trust import TrustedKeys
 
     bank = LabelBank.load(path)
@@ -123,7 +124,8 @@ def describe_bank(name: str, path: Path) -> BankInfo:
         tuple(label.text for label in bank.header.labels if not label.background),
         f"/api/banks/{name}/file",
         signed=signed,
-        sign=f"overflight sign {path.name}" if wanted and not signed else None,
+        sign=None if signed else f"overflight sign {path.name} --key KEY",
+        wants_signature=wanted and not signed,
     )
 
 

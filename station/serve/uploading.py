@@ -37,7 +37,7 @@ class UploadAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def post_upload(desk: Desk, call: Call) -> Uploaded:
     """Take a picture; it is looked at before it is kept."""
-    if not call.body:
+    if not call.body.stat().st_size:
         raise RefusedError(422, "invalid", "an empty upload; send the bytes of a picture")
     name = desk.keep_upload(call.body)
     path = desk.upload(name)

@@ -1,7 +1,8 @@
 """The server behind the page: every function over HTTP, and every way in that is not meant.
 
 Covers: station/commands/serve.py, station/serve/aircraft.py, station/serve/desk.py, station/serve/endpoint.py,
-station/serve/guard.py, station/serve/live.py, station/serve/live_shapes.py, station/serve/mapping.py,
+station/serve/guard.py, station/serve/health_links.py, station/serve/live.py, station/serve/live_shapes.py,
+station/serve/mapping.py, station/serve/overviews.py, station/serve/tile_files.py, station/serve/tracks.py,
 station/serve/reviewing.py, station/serve/rows.py, station/serve/searching.py, station/serve/shapes.py,
 station/serve/teaching.py, station/serve/uploading.py, station/search/filter_text.py.
 """
@@ -303,7 +304,7 @@ def test_a_flight_is_shown_live(fly_over: Callable[..., Path], open_client: Call
     flight = fly_over("now", [RED, BLUE])
     client = open_client(None, flights=(flight,))
     assert client.get("/api/live/now/track").json() == []
-    assert client.get("/api/live/now/picture.jpg").status_code in {200, 404}
+    assert client.get("/api/live/now/picture.jpg").status_code in {200, 204}
     assert client.get("/api/live/other/picture.jpg").status_code == 404
     assert client.get("/api/state").json()["archive"] is None
     assert client.post("/api/search", json={"like": [{"row": 1}]}).status_code == 404
@@ -327,7 +328,7 @@ def test_raster_tiles_are_remembered_and_served(client: Any, tmp_path: Path, mon
     source = client.post("/api/tiles", json={"path": str(tmp_path / "raster.mbtiles")}).json()
     assert source["bounds"] == [8, 47, 9, 48]
     assert client.get(source["address"].format(z=1, x=0, y=0)).headers["content-type"] == "image/png"
-    assert client.get(source["address"].format(z=1, x=0, y=1)).status_code == 404
+    assert client.get(source["address"].format(z=1, x=0, y=1)).status_code == 204
     refused = client.post("/api/tiles", json={"path": str(tmp_path / "vector.mbtiles")})
     assert "pbf" in refused.json()["error"]
     assert client.post("/api/tiles", json={"path": "/etc/passwd"}).status_code == 400

@@ -35,6 +35,7 @@ class FlightMap {
     Object.assign(this, { L, map });
     for (const name of LAYERS) this.layers[name] = L.layerGroup();
     this.tiles = L.layerGroup().addTo(map);
+    map.createPane("mosaics").style.zIndex = 250; // above the user's tiles, below tracks and footprints
     this.tracks = L.layerGroup().addTo(map);
     for (const name of ["footprints", "thumbnails", "mosaics"]) this.layers[name].addTo(map);
     map.on("moveend", () => this.drawThumbnails());
@@ -45,7 +46,7 @@ class FlightMap {
     const wanted = data.flights.filter((flight) => flight.bounds && (!this.wanted || flight.id === this.wanted));
     wanted.sort((a, b) => b.footprints.length - a.footprints.length);
     const bounds = wanted.map((flight) => L.latLngBounds(flight.bounds));
-    for (const mosaic of this.wanted ? [] : data.mosaics) bounds.push(L.latLngBounds(mosaic.bounds));
+    for (const mosaic of this.wanted ? [] : data.mosaics) bounds.push(L.latLngBounds(mosaic.ring));
     if (bounds.length) this.go(bounds[0]);
     const kept = this.state.tiles?.find((one) => one.id === localStorage.getItem("tiles"));
     if (kept) this.useTiles(kept);
@@ -90,10 +91,10 @@ class FlightMap {
     this.tiles.clearLayers();
     localStorage.setItem("tiles", source?.id ?? "");
     if (!source) return;
-    this.L.tileLayer(source.address, { minNativeZoom: source.min_zoom ?? 0, maxNativeZoom: source.max_zoom ?? 22, maxZoom: 23, zIndex: 1 }).addTo(this.tiles);
-    if (!source.bounds || this.data.flights.some((flight) => flight.bounds)) return;
-    const [west, south, east, north] = source.bounds;
-    this.go(this.L.latLngBounds([south, west], [north, east]));
+    const [west, south, east, north] = source.bounds ?? [];
+    const bounds = source.bounds && this.L.latLngBounds([south, west], [north, east]);
+    this.L.tileLayer(source.address, { minNativeZoom: source.min_zoom ?? 0, maxNativeZoom: source.max_zoom ?? 22, maxZoom: 23, zIndex: 1, ...(bounds ? { bounds } : {}) }).addTo(this.tiles);
+    if (bounds && !this.data.flights.some((flight) => flight.bounds)) this.go(bounds);
   }
 
   async layer(name, shown) {
@@ -106,7 +107,7 @@ class FlightMap {
   drawAll() {
     const { L } = this;
     for (const group of [this.tracks, this.layers.footprints, this.layers.mosaics]) group.clearLayers();
-    for (const mosaic of this.data.mosaics) L.imageOverlay(mosaic.address, mosaic.bounds, { alt: t("map.mosaic", { name: mosaic.name }), className: "mosaic" }).addTo(this.layers.mosaics);
+    for (const mosaic of this.data.mosaics) this.layers.mosaics.addLayer(groundPicture(L, this.map, mosaic.address, mosaic.ring, { alt: t("map.mosaic", { name: mosaic.name }), pane: "mosaics" }));
     for (const flight of this.data.flights) {
       if (this.hidden.has(flight.id)) continue;
       L.polyline(flight.track, { className: "track", weight: 2.5, interactive: false }).addTo(this.tracks);
@@ -160,12 +161,12 @@ class FlightMap {
 }
 
 // A picture laid on four corners of the ground: bottom left, bottom right, top right, top left of the picture.
-function groundPicture(L, map, address, ring) {
+function groundPicture(L, map, address, ring, { alt = "", pane = "overlayPane" } = {}) {
   const Layer = L.Layer.extend({
     onAdd() {
-      this.element = h("img", { src: address, alt: "", class: "ground-picture leaflet-zoom-hide", decoding: "async" });
+      this.element = h("img", { src: address, alt, class: "ground-picture leaflet-zoom-hide", decoding: "async" });
       this.element.addEventListener("error", () => this.element.remove());
-      map.getPane("overlayPane").append(this.element);
+      map.getPane(pane).append(this.element);
       this.place();
       map.on("zoomend viewreset", this.place, this);
     },

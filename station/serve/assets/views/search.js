@@ -11,6 +11,7 @@ import { number, percent, t } from "../words.js";
 
 const FILTERS = ["after", "before", "near", "inside", "height", "flight", "label", "reviewed", "kind"];
 const MOST = 48;
+const LONG_MS = 3000;
 
 export async function show(main, { query, state }) {
   if (!state.archive?.flights) return void fill(main, empty("search", t("search.empty_title"), t("search.empty"), "overflight archive add ARCHIVE FLIGHT"));
@@ -30,6 +31,7 @@ class Search {
     this.shown = "wall";
     this.rank = false;
     this.hits = [];
+    this.turn = 0;
     this.build(main);
   }
 
@@ -110,19 +112,30 @@ class Search {
     this.chips.hidden = !this.chips.childElementCount;
   }
 
+  // Answers come in any order; only that of the newest question is shown.
   async run(page = 1) {
+    const mine = ++this.turn;
     this.drawChips();
     const { texts, not, like } = this.terms;
     if (!texts.length && !like.length) return this.invite();
-    if (page === 1) fill(this.results, waiting(t("search.searching")));
+    const long = page === 1 ? this.wait(mine) : null;
     try {
       const pictures = like.map(({ row, upload, region }) => ({ row, upload, region }));
       const found = await api.search({ texts, not, like: pictures, filters: this.filters, page, most: MOST, rank: this.rank });
-      this.draw(found, page);
+      if (mine === this.turn) this.draw(found, page);
     } catch (error) {
+      if (mine !== this.turn) return;
       fill(this.answer);
       fill(this.results, problem(error, () => this.run(page)));
+    } finally {
+      clearTimeout(long);
     }
+  }
+
+  wait(mine) {
+    const box = waiting(t("search.searching"));
+    fill(this.results, box);
+    return setTimeout(() => { if (mine === this.turn) box.after(h("p", { class: "soft small" }, t("search.first"))); }, LONG_MS);
   }
 
   invite() {
@@ -194,6 +207,7 @@ class Search {
     fill(this.results, lost ? notice(t("search.unplaced", { count: lost }), "warn") : null, element);
     const { basemap } = await import("../basemap.js");
     const { L, map } = await basemap(element);
+    if (!element.isConnected) return map.remove();
     this.map = map;
     const places = placed.map((hit) => {
       const marker = L.circleMarker([hit.lat_deg, hit.lon_deg], { className: "hit", radius: 9, weight: 2 }).addTo(map);
@@ -203,5 +217,8 @@ class Search {
     if (places.length) map.fitBounds(L.latLngBounds(places).pad(0.2), { maxZoom: 18 });
   }
 
-  close() { this.map?.remove(); }
+  close() {
+    this.turn += 1;
+    this.map?.remove();
+  }
 }

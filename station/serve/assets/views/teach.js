@@ -58,14 +58,16 @@ class Teach {
   async search() {
     const text = this.field.value.trim();
     if (!text) return;
+    const mine = this.asked = {};
     fill(this.found, waiting(t("search.searching")));
     try {
       const found = await api.search({ texts: [text], not: [], like: [], filters: {}, page: 1, most: 36, rank: true });
+      if (mine !== this.asked) return;
       const actions = ["more", "less"].map((kind) => ({
         label: t(`teach.${kind}`), symbol: kind === "more" ? "plus" : "minus", pressed: (hit) => choices.has(kind, hit.row), run: (hit) => choices.toggle(kind, hit),
       }));
       fill(this.found, found.hits.length ? wall(found.hits, { open: openPicture, actions }) : h("p", { class: "soft" }, t("search.not_found")));
-    } catch (error) { fill(this.found, problem(error, () => this.search())); }
+    } catch (error) { if (mine === this.asked) fill(this.found, problem(error, () => this.search())); }
   }
 
   syncWall() {
@@ -159,18 +161,20 @@ class Teach {
     const answer = h("div", { class: "stack", "aria-live": "polite" });
     const aircraft = this.state.aircraft ?? [];
     const signature = h("input", { type: "file", id: "signature", accept: ".minisig,.sig" });
+    // Also where only the aircraft trusts keys: its refusal then says that it wants a signature.
+    this.signing = h("div", { class: "notice warn", hidden: !bank.wants_signature }, h("div", null, h("p", null, t("teach.sign")), h("code", null, bank.sign), h("label", null, h("span", { class: "label" }, t("teach.signature")), signature)));
     const send = (one) => button(t("teach.send_to", { name: one.name }), { symbol: "send", kind: "main", "data-send": one.id, onclick: () => this.send(bank, one, signature, answer) });
     fill(this.saved, notice(t("teach.saved", { name: bank.name, count: bank.labels.length })),
       h("div", { class: "row" }, h("a", { class: "button", href: bank.address, download: true }, icon("download"), h("span", null, t("teach.download"))), aircraft.map(send)),
       aircraft.length ? null : h("p", { class: "soft small" }, t("teach.no_aircraft")),
-      bank.sign ? h("div", { class: "notice warn" }, h("div", null, h("p", null, t("teach.sign")), h("code", null, bank.sign), h("label", null, h("span", { class: "label" }, t("teach.signature")), signature))) : null,
-      answer);
+      this.signing, answer);
   }
 
   async send(bank, aircraft, signature, answer) {
     fill(answer, waiting(t("teach.sending", { name: aircraft.name })));
     try {
       const state = await api.sendBank(aircraft.id, bank, await signature.files[0]?.text());
+      if (state.error) this.signing.hidden = false;
       fill(answer, state.error ? notice(t("teach.refused", { name: aircraft.name, reason: state.error }), "bad")
         : h("div", { class: "notice", role: "status", "data-bank": state.bank }, h("p", null, t("teach.flies", { name: aircraft.name, bank: state.name, hash: state.bank }))));
     } catch (error) { fill(answer, notice(error.message, "bad")); }

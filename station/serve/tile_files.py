@@ -1,0 +1,206 @@
+"""Map tiles from the user's own files: raster MBTiles and PMTiles, remembered on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+import zlib
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from overflight.runtime.durable import write_atomically
+from overflight.runtime.errors import OverflightError, UsageError
+from overflight.runtime.paths import home
+from overflight.station.serve.endpoint import Call, File, NotKeptError, RefusedError
+from overflight.station.serve.shapes import TilesAsked, TileSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overflight.station.serve.desk import Desk
+
+MEDIA = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
+REMEMBERED = "tiles.json"
+MOST_TILE_BYTES = 8 << 20
+MOST_ZOOM = 30
+_PM_RASTER = {2: "png", 3: "jpg", 4: "webp"}
+_guard = threading.Lock()
+
+
+def post_tiles(desk: Desk, call: Call) -> TileSource:
+    """Remember a file of map tiles on this machine."""
+    asked: TilesAsked = call.body
+    try:
+        path = Path(asked.path).expanduser()
+        there = path.suffix.lower() in {".mbtiles", ".pmtiles"} and path.is_file()
+    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a NUL
+        there = False
+    if not there:
+        raise UsageError(f"{asked.path[:200]}: expected an .mbtiles or .pmtiles file on the station's disk")
+    source = describe_tiles(path.resolve())
+    with _guard:
+        kept = [one for one in remembered() if one != path.resolve()]
+        write_atomically(home() / REMEMBERED, msgspec.json.encode([*map(str, kept), str(path.resolve())]))
+    return source
+
+
+def get_tile(desk: Desk, call: Call) -> File:
+    """Return one map tile."""
+    path = next((one for one in remembered() if tiles_id(one) == call.path["id"]), None)
+    if path is None:
+        raise RefusedError(404, "unknown", "no such file of tiles")
+    z, x, y = (int(call.path[name]) for name in ("z", "x", "y"))
+    if not (0 <= z <= MOST_ZOOM and 0 <= x < 1 << z and 0 <= y < 1 << z):
+        raise NotKeptError("no-tile", f"tile {z}/{x}/{y}: outside the world")
+    tile = _mbtile(path, z, x, y) if path.suffix.lower() == ".mbtiles" else _pmtile(path, z, x, y)
+    if tile is None:
+        raise NotKeptError("no-tile", f"tile {z}/{x}/{y}: not in {path.name}")
+    return File(tile, MEDIA[describe_tiles(path).format], tag=f"{tiles_id(path)}-{z}-{x}-{y}")
+
+
+def remembered() -> list[Path]:
+    """Return the files of map tiles that are still there."""
+    try:
+        names = msgspec.json.decode((home() / REMEMBERED).read_bytes(), type=list[str])
+    except (OSError, msgspec.DecodeError):
+        return []
+    return [path for name in names if (path := Path(name)).is_file()]
+
+
+def tile_sources() -> tuple[TileSource, ...]:
+    """Return the remembered files; one that cannot be read any more is left out."""
+    found = []
+    for path in remembered():
+        try:
+            found.append(describe_tiles(path))
+        except OverflightError:
+            continue
+    return tuple(found)
+
+
+def tiles_id(path: Path) -> str:
+    """Return the name by which the page asks for a file's tiles."""
+    return hashlib.sha256(str(path).encode()).hexdigest()[:12]
+
+
+def describe_tiles(path: Path) -> TileSource:
+    """Read what a file of tiles says of itself. Raises UsageError for vector tiles, and for what is no such file."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UsageError(f"{path.name}: {error.strerror}") from error
+    return _described(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _described(path: Path, _size: int, _changed_ns: int) -> TileSource:
+    """Describe a file once for each of its states: the zooms of a file of many gigabytes take seconds to look up."""
+    facts = _mb_facts(path) if path.suffix.lower() == ".mbtiles" else _pm_facts(path)
+    if facts["format"] not in MEDIA:
+        raise UsageError(
+            f"{path.name}: tiles of the format {facts['format']}; the page shows raster tiles (png, jpg, webp)"
+        )
+    form: Literal["png", "jpg", "webp"] = "jpg" if facts["format"] == "jpeg" else facts["format"]
+    name = tiles_id(path)
+    address = f"/tiles/{name}/{{z}}/{{x}}/{{y}}"
+    return TileSource(name, path.stem, address, form, facts["least"], facts["most"], facts["bounds"])
+
+
+def _mb_facts(path: Path) -> dict[str, Any]:
+    """Read an MBTiles 1.3 file's metadata; the zooms from the tiles where it does not say."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            given = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM metadata")}
+            (first,) = connection.execute("SELECT tile_data FROM tiles LIMIT 1").fetchone() or (b"",)
+            if not isinstance(first, bytes) or not first:
+                raise UsageError(f"{path.name}: has no tiles")
+            least, most = _zooms(given, connection)
+    except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+        raise UsageError(f"{path.name}: not an MBTiles file ({error})") from error
+    form = given.get("format", "").lower() or ("png" if first[:4] == b"\x89PNG" else "jpg")
+    return {"format": form, "least": least, "most": most, "bounds": _bounds(given.get("bounds", "").split(","))}
+
+
+def _zooms(given: dict[str, str], connection: sqlite3.Connection) -> tuple[int, int]:
+    least, most = given.get("minzoom", ""), given.get("maxzoom", "")
+    if not (least.isdecimal() and most.isdecimal()):
+        least, most = connection.execute("SELECT min(zoom_level), max(zoom_level) FROM tiles").fetchone()
+    if not 0 <= int(least) <= int(most) <= MOST_ZOOM:
+        raise ValueError(f"zooms {least} to {most}")
+    return int(least), int(most)
+
+
+def _bounds(edges: list[Any]) -> tuple[float, float, float, float] | None:
+    """Return west, south, east and north, None where they are none: the page then asks for tiles everywhere."""
+    try:
+        west, south, east, north = (float(edge) for edge in edges)
+    except ValueError:
+        return None
+    return (west, south, east, north) if -180 <= west < east <= 180 and -90 <= south < north <= 90 else None
+
+
+def _mbtile(path: Path, z: int, x: int, y: int) -> bytes | None:
+    """Read a tile; MBTiles counts rows from the south."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute(
+                "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?",
+                (z, x, (1 << z) - 1 - y),
+            ).fetchone()
+    except sqlite3.DatabaseError as error:
+        raise OverflightError(f"{path.name}: {error}") from error
+    return found[0] if found is not None and isinstance(found[0], bytes) else None
+
+
+def _pm_facts(path: Path) -> dict[str, Any]:
+    """Read a PMTiles 3 header through the format's own library."""
+
+    def facts(reader: Any) -> dict[str, Any]:
+        header = reader.header()
+        edges = [header[name] / 1e7 for name in ("min_lon_e7", "min_lat_e7", "max_lon_e7", "max_lat_e7")]
+        form = _PM_RASTER.get(int(header["tile_type"].value), "mvt")
+        return {"format": form, "least": header["min_zoom"], "most": header["max_zoom"], "bounds": _bounds(edges)}
+
+    found: dict[str, Any] = _with_pmtiles(path, facts)
+    return found
+
+
+def _pmtile(path: Path, z: int, x: int, y: int) -> bytes | None:
+    def tile(reader: Any) -> bytes | None:
+        found = reader.get(z, x, y)
+        return None if found is None else _unpacked(bytes(found))
+
+    found: bytes | None = _with_pmtiles(path, tile)
+    return found
+
+
+def _unpacked(tile: bytes) -> bytes:
+    """Undo the compression that some writers put around pictures, up to the size of a tile."""
+    if tile[:2] != b"\x1f\x8b":
+        return tile
+    return zlib.decompressobj(wbits=31).decompress(tile, MOST_TILE_BYTES)
+
+
+def _with_pmtiles(path: Path, use: Callable[[Any], Any]) -> Any:
+    """Open a PMTiles file and use its reader. Raises UsageError where the file is none, or is damaged."""
+    try:
+        from pmtiles.reader import Reader
+    except ImportError as error:
+        raise UsageError("reading .pmtiles needs the serve extra; run: pip install 'overflight[serve]'") from error
+    try:
+        with path.open("rb") as file:
+
+            def read(start: int, count: int) -> bytes:
+                file.seek(start)
+                return file.read(min(count, MOST_TILE_BYTES))
+
+            return use(Reader(read))
+    except OSError as error:
+        raise UsageError(f"{path.name}: {error.strerror or error}") from error
+    except Exception as error:  # the library raises what it meets in a damaged file
+        raise UsageError(f"{path.name}: not a PMTiles 3 file, or damaged ({error or type(error).__name__})") from error
