@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from overflight.runtime.flight.newest import NewestPicture
 from overflight.runtime.flight.warnings import Warnings
 from overflight.runtime.worker import Faults, Worker
 
@@ -28,7 +29,8 @@ class Status(msgspec.Struct, frozen=True):
 
     ``trouble`` is the first thing that does not work now; ``armed`` is None where no autopilot is heard.
     ``warnings`` is what is wrong with telemetry, links, bank or source while the flight continues. ``governor`` names
-    the step to which frames and tiles are reduced, "" for none.
+    the step to which frames and tiles are reduced, "" for none. ``frame`` and ``label`` are the newest observation's,
+    ``age_s`` the time since that frame was taken.
     """
 
     fresh: bool
@@ -41,6 +43,9 @@ class Status(msgspec.Struct, frozen=True):
     pid: int = 0
     warnings: dict[str, str] = {}
     governor: str = ""
+    frame: int | None = None
+    label: str | None = None
+    age_s: float | None = None
 
 
 class Gauges:
@@ -56,6 +61,9 @@ class Gauges:
         self.events = 0
         self.last_ns = 0
         self.label: str | None = None
+        self.frame: int | None = None
+        self.captured_ns: int | None = None
+        self.newest = NewestPicture()
         self.dropped: Counter[str] = Counter()
         self.unrecorded: Counter[str] = Counter()
         self.trouble: str | None = None
@@ -78,7 +86,7 @@ class Gauges:
         self.ready = True
         self.observed += 1
         self.last_ns = time.monotonic_ns()
-        self.label = observation.label
+        self.label, self.frame, self.captured_ns = observation.label, observation.frame, observation.captured_ns
         self.bank = observation.bank
         self.dropped.update(observation.dropped)
         age_s = observation.age_ns / 1e9
@@ -127,9 +135,11 @@ class Gauges:
         trouble = next(iter(self.troubles()), self.trouble)
         names = self.flight, self.bundle, self.bank
         governed = self.governor.governor.step.name if self.governor is not None and self.governor.note else ""
+        age_s = None if self.captured_ns is None else (time.monotonic_ns() - self.captured_ns) / 1e9
         return Status(
-            self.fresh, self.observed, trouble, self.armed(), *names, os.getpid(), self.warnings.current, governed
-        )
+            self.fresh, self.observed, trouble, self.armed(), *names, os.getpid(), self.warnings.current, governed,
+            self.frame, self.label, age_s,
+        )  # fmt: skip
 
     def metrics(self) -> str:
         """Return the Prometheus text exposition, in base units."""

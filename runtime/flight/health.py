@@ -19,7 +19,7 @@ from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.worker import Faults, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from overflight.runtime.flight.banks import BankInUse
     from overflight.runtime.flight.control_token import ControlToken
@@ -136,10 +136,12 @@ class _Handler(BaseHTTPRequestHandler):
             case "/bank":
                 bank = msgspec.json.encode(self.server.describe_bank()).decode()
                 self._send(200, bank + "\n", "application/json")
+            case "/picture.jpg":
+                self._picture()
             case "/metrics":
                 self._send(200, self.server.gauges.metrics(), "text/plain; version=0.0.4")
             case _:
-                self._send(404, "expected /live, /ready, /fresh, /status, /bank or /metrics\n")
+                self._send(404, "expected /live, /ready, /fresh, /status, /picture.jpg, /bank or /metrics\n")
 
     def do_POST(self) -> None:
         """Take a label bank."""
@@ -180,9 +182,22 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, good: bool, text: str) -> None:
         self._send(200 if good else 503, text.replace("\n", " ") + "\n")
 
+    def _picture(self) -> None:
+        """Send the newest frame, small; a page in a browser does not get it, wherever its name points."""
+        if self.headers.get("Origin") is not None or self.headers.get("Sec-Fetch-Site") is not None:
+            self._send(403, "not from a browser\n")
+        elif (kept := self.server.gauges.newest.ask()) is None:
+            self._send(503, "no picture yet; ask again in a second\n")
+        else:
+            self._send_bytes(200, kept[1], "image/jpeg", {"X-Frame": str(kept[0])})
+
     def _send(self, code: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
-        content = text.encode(errors="replace")
+        self._send_bytes(code, text.encode(errors="replace"), kind, {})
+
+    def _send_bytes(self, code: int, content: bytes, kind: str, headers: Mapping[str, str]) -> None:
         self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

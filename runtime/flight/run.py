@@ -104,6 +104,7 @@ def fly(
                 peripherals.update(result.frame, located=result.observation.pose is not None)
                 gauges.without_pose = peripherals.without_pose
                 flight.write(result, events := tracker.follow(result.observation, result.decision))
+                gauges.newest.offer(result.observation.frame, result.frame)
                 supervise(result.observation)
                 on_observation(stream, result.observation)
                 write(events)

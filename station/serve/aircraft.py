@@ -75,14 +75,18 @@ def _picture(directory: Path, order: str, *values: int) -> bytes | None:
 
 
 def with_link(one: Aircraft, link: LinkState) -> Aircraft:
-    """Add what the health link says."""
+    """Add what the health link says: the newest picture is then that of the newest frame."""
     if link.status is None:
         trouble = Health("link", "warn", link.trouble or "")
         return msgspec.structs.replace(one, health=(*one.health, trouble))
     health = [Health("flight", "bad", link.status.trouble)] if link.status.trouble else []
     health += [Health(name, "warn", text) for name, text in link.status.warnings.items()]
     bank = link.bank.name if link.bank is not None else one.bank
-    return msgspec.structs.replace(one, health=tuple(health), bank=bank)
+    status = link.status
+    given: dict[str, Any] = {"health": tuple(health), "bank": bank}
+    if one.frame is None and status.frame is not None:  # a flight on another machine
+        given |= {"frame": status.frame, "label": status.label, "age_s": status.age_s}
+    return msgspec.structs.replace(one, **given, picture=given.get("frame", one.frame))
 
 
 def _recent(directory: Path) -> bool:

@@ -83,6 +83,7 @@ class Desk:
         self.incoming = Path(self._scratch.name) / "incoming"
         self.uploads.mkdir()
         self.incoming.mkdir()
+        self.embedded: dict[str, Vectors] = {}  # of uploads, by their name
         self.closing = threading.Event()
         self.links = HealthLinks(settings.aircraft)
         self.tracks = Tracks()
@@ -203,6 +204,7 @@ class Desk:
         kept = sorted(self.uploads.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         sizes = [path.stat().st_size for path in kept]
         while kept and (len(kept) >= KEPT_UPLOADS or sum(sizes) + size > KEPT_UPLOAD_BYTES):
+            self.embedded.pop(kept[0].name, None)
             kept.pop(0).unlink(missing_ok=True)
             sizes.pop(0)
 

@@ -38,6 +38,8 @@ class HealthLinks:
         self._asked: dict[str, Future[LinkState]] = {}
         self._began_s = dict.fromkeys(addresses, 0.0)
         self._guard = threading.Lock()
+        self._pictures: dict[str, tuple[float, bytes | None]] = {}
+        self._fetching = {address: threading.Lock() for address in addresses}
 
     def states(self) -> dict[str, LinkState]:
         """Ask every link that is free and return what is known after a moment."""
@@ -53,6 +55,15 @@ class HealthLinks:
     def known(self, address: str) -> LinkState:
         """Return the newest answer without asking."""
         return self._known[address]
+
+    def picture(self, address: str) -> bytes | None:
+        """Return the newest frame, small, fetched once for all viewers; None where the flight does not give one."""
+        with self._fetching[address]:
+            fetched_s, jpeg = self._pictures.get(address, (-EVERY_S, None))
+            if time.monotonic() - fetched_s >= EVERY_S:
+                jpeg = None if self._known[address].status is None else _picture(address)
+                self._pictures[address] = time.monotonic(), jpeg
+            return jpeg
 
     def _ask(self, address: str) -> Future[LinkState]:
         with self._guard:
@@ -92,6 +103,13 @@ def send_bank(address: str, content: bytes, token: str) -> str | None:
     except (OSError, HTTPException) as error:
         return f"{address} does not answer ({error})"
     return None
+
+
+def _picture(address: str) -> bytes | None:
+    try:
+        return _get(f"{address}/picture.jpg")
+    except (OSError, ValueError, HTTPException):  # none yet, an older flight, or out of reach
+        return None
 
 
 def _answer(asked: Future[LinkState], address: str, before: LinkState) -> None:

@@ -124,7 +124,10 @@ def aircraft_infos(desk: Desk) -> tuple[AircraftInfo, ...]:
 def get_live_picture(desk: Desk, call: Call) -> File:
     """Return the newest picture of a flight."""
     directory = _directory(desk, call.path["id"])
-    jpeg = None if directory is None else newest_picture(directory)
+    address = _linked(desk, call.path["id"])
+    jpeg = None if address is None else desk.links.picture(address)
+    if jpeg is None and directory is not None:
+        jpeg = newest_picture(directory)
     if jpeg is None:
         raise NotKeptError("no-picture", "the flight has kept no picture yet")
     return File(jpeg, "image/jpeg")
@@ -179,10 +182,14 @@ def _in_flight(address: str) -> BankInFlight:
     return BankInFlight(state.bank.sha256, state.bank.name, state.bank.labels)
 
 
+def _linked(desk: Desk, name: str) -> str | None:
+    return next((one for one in desk.settings.aircraft if aircraft_id(one) == name), None)
+
+
 def _address(desk: Desk, name: str) -> str:
-    for address in desk.settings.aircraft:
-        if aircraft_id(address) == name:
-            return address
+    address = _linked(desk, name)
+    if address is not None:
+        return address
     raise RefusedError(404, "unknown", f"aircraft {name[:60]!r}: start the server with --aircraft http://HOST:PORT")
 
 
@@ -195,8 +202,8 @@ def _directory(desk: Desk, name: str) -> Path | None:
     for directory in found:
         if directory.resolve().name == name:
             return directory
-    for address in desk.settings.aircraft:
-        if aircraft_id(address) == name:
-            flight = desk.links.known(address).flight
-            return next((one for one in found if flight in {one.resolve().name, str(one.resolve())}), None)
+    address = _linked(desk, name)
+    if address is not None:
+        flight = desk.links.known(address).flight
+        return next((one for one in found if flight in {one.resolve().name, str(one.resolve())}), None)
     raise RefusedError(404, "unknown", f"flight {name[:60]!r}: not one that this server shows")

@@ -97,8 +97,12 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _embed(desk: Desk, path: Path) -> NDArray[np.float32]:
-    """Embed a picture ``[1, D]``, or the windows of a large one ``[N, D]``."""
-    return np.concatenate([desk.embed_pictures([pixels]) for pixels in _windows(path)])
+    """Embed a picture ``[1, D]``, or the windows of a large one ``[N, D]``; once, however often it is asked about."""
+    known = desk.embedded.get(path.name)
+    if known is None:
+        known = np.concatenate([desk.embed_pictures([pixels]) for pixels in _windows(path)])
+        desk.embedded[path.name] = known
+    return known
 
 
 def _windows(path: Path) -> Iterator[NDArray[np.uint8] | Frame]:

@@ -13,7 +13,7 @@ async function send(path, options = {}) {
     throw new Error(t("error.offline"));
   }
   if (answer.status === 401 && (await askToken())) return send(path, options);
-  if (!answer.ok) throw new Error(await reason(answer));
+  if (!answer.ok) throw Object.assign(new Error(await reason(answer)), { status: answer.status });
   return answer;
 }
 
@@ -46,6 +46,24 @@ const STEPS = [168, 320, 480, 640, 960, 1280];
 const step = (width) => STEPS.find((one) => one >= width) ?? STEPS[STEPS.length - 1];
 const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value !== "" && value !== undefined && value !== null));
 
+// A picture is sent once, however often it is asked about, and again where the station has let it go since.
+const sent = new WeakMap();
+async function withUploads(pictures, use) {
+  const old = pictures.filter((one) => sent.has(one));
+  const names = [];
+  for (const one of pictures) {
+    if (!sent.has(one)) sent.set(one, (await api.upload(one)).upload);
+    names.push(sent.get(one));
+  }
+  try {
+    return await use(names);
+  } catch (error) {
+    if (error.status !== 404 || !old.length) throw error;
+    for (const one of old) sent.delete(one);
+    return withUploads(pictures, use);
+  }
+}
+
 export const api = {
   state: () => get("/api/state"),
   pictureAddress: (row, width) => `/api/rows/${row}/picture.jpg?width=${step(width)}`,
@@ -67,12 +85,8 @@ export const api = {
   saveLabel: (label) => post("/api/banks", label),
   sendBank: (aircraft, bank, signature) => post(`/api/aircraft/${encodeURIComponent(aircraft)}/bank`, { bank: bank.id, ...(signature ? { signature } : {}) }),
 
-  classify: async (picture, asked) => post("/api/classify", { upload: (await api.upload(picture)).upload, ...asked }),
-  features: async (pictures, format) => {
-    const uploads = [];
-    for (const picture of pictures) uploads.push((await api.upload(picture)).upload);
-    await save(await ask("/api/features", { uploads, format }), `features.${format}`);
-  },
+  classify: (picture, asked) => withUploads([picture], ([upload]) => post("/api/classify", { upload, ...asked })),
+  features: (pictures, format) => withUploads(pictures, async (uploads) => save(await ask("/api/features", { uploads, format }), `features.${format}`)),
 
   map: () => get("/api/map"),
   track: (id) => get(`/api/live/${encodeURIComponent(id)}/track`),

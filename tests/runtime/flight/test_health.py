@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from overflight.runtime.errors import BankError
@@ -22,6 +23,7 @@ from overflight.runtime.flight.banks import BankInUse
 from overflight.runtime.flight.control_token import ControlToken
 from overflight.runtime.flight.gauges import Gauges
 from overflight.runtime.flight.health import MAX_BANK_BYTES, MAX_CLIENTS, HealthServer
+from overflight.runtime.frame import Frame
 from overflight.runtime.records import Costs, Observation
 from overflight.runtime.worker import Faults, Worker
 
@@ -239,3 +241,16 @@ def test_the_server_survives_an_exception_of_its_own(door: Door, monkeypatch: py
     monkeypatch.setattr(door.server._server, "handle_request", handle)
     poll(lambda: door.server.worker.faults.counts["RuntimeError"] == 1)
     assert door.fetch("/live")[0] == 200
+
+
+def test_the_newest_picture_goes_to_programs_only(door: Door) -> None:
+    """The first question has it made; a page in a browser does not get it, wherever its name points."""
+    pytest.importorskip("cv2")
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, 0)
+    assert door.fetch("/picture.jpg")[0] == 503
+    door.gauges.newest.offer(7, frame)
+    with urllib.request.urlopen(f"http://127.0.0.1:{door.server.port}/picture.jpg", timeout=10) as answer:
+        assert (answer.headers["X-Frame"], answer.headers["Content-Type"]) == ("7", "image/jpeg")
+        assert answer.read()[:3] == b"\xff\xd8\xff"
+    for name in ("Origin", "Sec-Fetch-Site"):
+        assert door.fetch("/picture.jpg", **{name: "same-origin"})[0] == 403

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 HOME = ("127.0.0.1", "localhost")
+WAIT_MS = 240_000  # the first search of an archive takes a minute on a busy machine; nothing is timed by this
 
 
 def free_port() -> int:
@@ -85,7 +86,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(viewport={"width": width, "height": height}, locale=language, **more)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(WAIT_MS)
         page.on("console", lambda one: complaints.append(one.text) if one.type in {"error", "warning"} else None)
         page.on("pageerror", lambda one: complaints.append(str(one)))
         page.on("request", lambda one: None if _own(one.url) else complaints.append(f"foreign request {one.url}"))

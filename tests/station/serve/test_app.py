@@ -1,7 +1,7 @@
 """The server behind the page: every function over HTTP, and every way in that is not meant.
 
 Covers: station/commands/serve.py, station/serve/aircraft.py, station/serve/desk.py, station/serve/endpoint.py,
-station/serve/guard.py, station/serve/health_links.py, station/serve/live.py, station/serve/live_shapes.py,
+station/serve/guard.py, station/serve/live.py, station/serve/live_shapes.py,
 station/serve/mapping.py, station/serve/overviews.py, station/serve/tile_files.py, station/serve/tracks.py,
 station/serve/reviewing.py, station/serve/rows.py, station/serve/searching.py, station/serve/shapes.py,
 station/serve/teaching.py, station/serve/uploading.py, station/search/filter_text.py.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sqlite3
 import zipfile
 from contextlib import closing
@@ -173,6 +174,7 @@ def test_an_upload_is_classified_and_measured(client: Any, archive: Archive, col
     packed = client.post("/api/features", json={"uploads": [taken["upload"]], "format": "npz"}).content
     vector = np.load(io.BytesIO(packed))["embeddings"][0]
     plain = client.post("/api/features", json={"uploads": [taken["upload"]], "format": "json"}).json()
+    assert client.post("/api/classify", json={"upload": "0" * 32 + ".png"}).status_code == 404
     assert np.allclose(vector, plain["embeddings"][0], atol=1e-6)
 
 
@@ -357,3 +359,101 @@ def test_two_archives_of_one_flight_have_maps_of_their_own(
         drawn = open_client(archive.directory).get("/api/map").json()["flights"]
         found.append([one["footprints"][0]["row"] for one in drawn if one["footprints"]])
     assert found == [[1], [2]]
+
+
+def test_a_picture_that_was_not_kept_is_no_error(
+    archive: Archive, open_client: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Browsers log a 404 of a picture as an error of the page; a row that is not there is one."""
+    shutil.rmtree(tmp_path / "sources")
+    for flight in archive.flights():
+        journal = archive.flight_directory(flight.id) / "journal.sqlite"
+        with closing(sqlite3.connect(journal)) as connection, connection:
+            connection.execute("DELETE FROM pictures")
+    client = open_client(archive.directory)
+    answer = client.get("/api/rows/1/picture.jpg")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert client.get("/api/rows/1/original").status_code == 404
+    assert client.get("/api/rows/99999/picture.jpg").status_code == 404
+
+
+def test_an_upload_that_is_cut_or_refused_leaves_nothing(archive: Archive, open_client: Callable[..., Any]) -> None:
+    """A body is written to a file while it comes; the file goes with it."""
+    from overflight.station.serve.app import make_app
+    from overflight.station.serve.desk import Desk, Settings
+
+    desk = Desk(Settings(archive.directory, upload_bytes=3_000_000))
+    with testclient.TestClient(make_app(desk)[0], base_url="http://127.0.0.1:8440") as client:
+        assert client.post("/api/uploads", content=iter([png(), bytes(4_000_000)])).status_code == 413
+        assert client.post("/api/uploads", content=b"no picture" + bytes(1_500_000)).status_code == 422
+        assert client.post("/api/uploads?name=a.png", content=png()).status_code == 200
+        assert len(list(desk.uploads.iterdir())) == 1
+        assert list(desk.incoming.iterdir()) == []
+
+
+def test_a_server_that_stops_answers_what_runs(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request in progress gets one line instead of a torn connection, and the work it began ends by itself."""
+    import asyncio
+
+    from overflight.station.serve.app import _unless_closing
+    from overflight.station.serve.endpoint import RefusedError
+
+    async def stop() -> None:
+        closing = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.01, closing.set)
+        with pytest.raises(RefusedError, match="stopping"):
+            await _unless_closing(asyncio.sleep(60), closing)
+
+    asyncio.run(stop())
+
+
+def write_mosaic(path: Path) -> Path:
+    """Write a GeoTIFF of 300 x 200 pixels of 1 m in UTM zone 32 north, transparent at its left."""
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.full((200, 300, 4), (*GREEN, 255), np.uint8)
+    pixels[:, :100] = 0
+    tags = [
+        (33550, "d", 3, (1.0, 1.0, 0.0)),
+        (33922, "d", 6, (0.0, 0.0, 0.0, 660_000.0, 5_250_000.0, 0.0)),
+        (34735, "H", 16, (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632)),
+    ]
+    tifffile.imwrite(path, pixels, photometric="rgb", extrasamples=["unassalpha"], extratags=tags)
+    return path
+
+
+def test_a_mosaic_is_a_backdrop_where_it_lies(
+    colour_bundle: Bundle, colour_bank: LabelBank, open_client: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Its corners are those that GDAL computes, its picture is transparent where it shows nothing."""
+    cv2 = pytest.importorskip("cv2")
+    from overflight.runtime.overflight import Overflight
+    from overflight.station.archive.sources import add_source
+
+    archive = Archive(tmp_path / "archive")
+    with Overflight.load(colour_bundle, colour_bank) as overflight:
+        add_source(archive, write_mosaic(tmp_path / "m.tif"), overflight)
+    client = open_client(archive.directory)
+    drawn = client.get("/api/map").json()
+    (mosaic,) = drawn["mosaics"]
+    # gdaltransform -s_srs EPSG:32632 -t_srs EPSG:4326 of the four corners
+    expected = [(47.3820, 11.1198), (47.3819, 11.1238), (47.3837, 11.1238), (47.3838, 11.1199)]
+    assert np.allclose(mosaic["ring"], expected, atol=2e-4)
+    assert drawn["flights"][0]["footprints"][0]["ring"] == mosaic["ring"]
+    sheet = cv2.imdecode(np.frombuffer(client.get(mosaic["address"]).content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert sheet.shape == (200, 300, 4)
+    assert (sheet[100, 50, 3], sheet[100, 200, 3]) == (0, 255)
+    assert np.abs(sheet[100, 200, :3].astype(int) - GREEN[::-1]).max() < 12
+    row = client.get("/api/rows/1").json()
+    assert abs(row["lat_deg"] - 47.3829) < 1e-3
+    (tmp_path / "m.tif").unlink()
+    assert client.get(mosaic["address"]).status_code == 204
+    assert client.get("/api/map").json()["mosaics"] == []
+
+
+def test_a_label_that_is_kept_again_loses_its_old_signature(many: Archive, open_client: Callable[..., Any]) -> None:
+    """A signature next to a changed bank would be sent, and refused in flight."""
+    client = open_client(many.directory)
+    choices = {"more": [1, 2, 3, 4, 5, 6], "less": [7, 8, 9, 10, 11, 12]}
+    client.post("/api/banks", json={"name": "roof", **choices})
+    (many.directory / "banks" / "roof.safetensors.minisig").write_text("old")
+    assert client.post("/api/banks", json={"name": "roof", **choices}).json().get("signed", False) is False

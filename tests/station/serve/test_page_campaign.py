@@ -8,6 +8,7 @@ Covers: station/serve/assets
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -16,6 +17,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,24 +48,46 @@ def made_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return archive
 
 
-@pytest.fixture(scope="module")
-def flight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """Return the folder of a flight that runs, and the address of its health link."""
+@dataclass
+class Running:
+    """A flight that runs, with the address of its health link."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+
+    def end(self) -> None:
+        """Stop it and wait."""
+        self.process.terminate()
+        self.process.wait(timeout=120)
+
+
+def start_flight(out: Path, *more: str) -> Running:
+    """Start a flight over the test card and wait for its first observation."""
     from socket import socket
 
     with socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    out = tmp_path_factory.mktemp("flights") / "first"
     command = [sys.executable, "-m", "overflight", "run", "test://", "--out", str(out), "--health", str(port)]
-    process = subprocess.Popen([*command, "--fps", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until_s = time.monotonic() + 60
-    while not (out / "flight.json").is_file() and time.monotonic() < until_s:
+    process = subprocess.Popen([*command, "--fps", "2", *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = Running(process, f"http://127.0.0.1:{port}")
+    until_s = time.monotonic() + 240
+    while time.monotonic() < until_s:
+        assert process.poll() is None, "the flight ended"
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{running.address}/ready", timeout=10):
+            return running
         time.sleep(0.2)
-    assert process.poll() is None, "the flight ended"
-    yield out.parent, f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(timeout=60)
+    running.end()
+    pytest.fail("no observation within four minutes")
+
+
+@pytest.fixture(scope="module")
+def flight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """Return the folder of a flight that runs, and the address of its health link."""
+    out = tmp_path_factory.mktemp("flights") / "first"
+    running = start_flight(out)
+    yield out.parent, running.address
+    running.end()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +106,7 @@ def check_axe(page: Any, where: str) -> None:
     assert said == [], where
 
 
-def until(page: Any, expression: str, arg: Any = None, timeout: float = 60_000) -> None:
+def until(page: Any, expression: str, arg: Any = None, timeout: float = 240_000) -> None:
     """Wait until an expression holds. Playwright's own wait needs eval, which the page's policy forbids."""
     until_s = time.monotonic() + timeout / 1000
     while not page.evaluate(expression, arg):
@@ -124,6 +149,8 @@ def drive_live(page: Any, station: str, _: Path) -> None:
     until(page, "document.querySelector('.live-picture img').naturalWidth > 0")
     frame = page.inner_text(".live-facts dd >> nth=0")
     until(page, "before => document.querySelector('.live-facts dd').textContent !== before", arg=frame)
+    address = page.get_attribute(".live-picture img", "src")
+    until(page, "before => document.querySelector('.live-picture img').getAttribute('src') !== before", arg=address)
     assert re.search(r"\d", page.inner_text(".live-age"))
     page.wait_for_selector(".live-map .graticule", state="attached")
     check_axe(page, "live")
@@ -228,12 +255,12 @@ def drive_upload(page: Any, station: str, folder: Path) -> None:
     page.set_input_files("#pictures", [str(STILLS / "DJI_0018.JPG"), str(large)])
     page.click("#classify")
     until(page, "document.querySelectorAll('.upload-card .scores li').length > 2")
-    until(page, "document.querySelectorAll('.upload-card .scores').length === 2", timeout=180_000)
+    until(page, "document.querySelectorAll('.upload-card .scores').length === 2")
     for way, texts in (("labels", "a road\na forest"), ("sentences", "trees seen from above; a red car")):
         page.click(f"[data-way={way}]")
         page.fill("#texts", texts)
         page.click("#classify")
-        until(page, "document.querySelectorAll('.upload-card .scores').length === 2", timeout=180_000)
+        until(page, "document.querySelectorAll('.upload-card .scores').length === 2")
     check_axe(page, "classified")
     for format_ in ("npz", "json"):
         with page.expect_download(timeout=180_000) as waiting:
@@ -258,7 +285,7 @@ def choose_examples(page: Any, station: str, more: int = 6, less: int = 6) -> No
         page.click(f".teach-found .card >> nth={at} >> .card-actions button >> nth=0")
     for at in range(less):
         page.click(f".teach-found .card >> nth={count - 1 - at} >> .card-actions button >> nth=1")
-    page.wait_for_selector(".teach-figure", timeout=180_000)
+    page.wait_for_selector(".teach-figure")
 
 
 def drive_teach(page: Any, station: str, folder: Path) -> None:
@@ -391,6 +418,114 @@ def test_from_an_archive_to_a_label_that_flies(
     assert used == sent[:16]
 
 
+def test_a_bank_is_signed_outside_the_server_for_an_aircraft_that_wants_it(
+    made_archive: Path, start_station: Callable[..., str], open_page: Callable[..., Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Unsigned and wrongly signed banks are refused with the aircraft's own words; the signed one is used."""
+    air, ground = tmp_path / "air", tmp_path / "ground"
+    ground.mkdir()
+    monkeypatch.setenv("OVERFLIGHT_HOME", str(air))
+    flight = start_flight(tmp_path / "flights" / "signed")
+    try:
+        (ground / "control.token").write_bytes((air / "control.token").read_bytes())
+        (ground / "control.token").chmod(0o600)
+        for key in ("survey", "other"):
+            overflight("keys", "new", ground / f"{key}.key", "--no-password")
+        (air / "trusted-keys").mkdir()
+        shutil.copy(ground / "survey.pub", air / "trusted-keys" / "survey.pub")
+        monkeypatch.setenv("OVERFLIGHT_HOME", str(ground))
+        station = start_station(made_archive, "--aircraft", flight.address)
+        page = open_page()
+        page.goto(station)
+        choose_examples(page, station)
+        page.fill("#label-name", "signed bank")
+        page.click("#save-label")
+        page.click("[data-send]")
+        page.wait_for_selector(".notice.bad >> text=not signed")
+        bank = made_archive / "banks" / "signed-bank.safetensors"
+        for key, answer in (("other", ".notice.bad"), ("survey", "[data-bank]")):
+            copy = tmp_path / key / bank.name
+            copy.parent.mkdir()
+            shutil.copy(bank, copy)
+            overflight("sign", copy, "--key", ground / f"{key}.key")
+            page.set_input_files("#signature", f"{copy}.minisig")
+            page.click("[data-send]")
+            page.wait_for_selector(answer)
+            print(key, page.inner_text(answer)[:160])
+        if shutil.which("minisign"):
+            subprocess.run(["minisign", "-Vqm", copy, "-p", ground / "survey.pub"], check=True)
+        check_axe(page, "signature")
+    finally:
+        flight.end()
+
+
+def write_pmtiles(path: Path) -> Path:
+    """Write raster tiles of one colour around Brighton's place, zooms 0 to 2, in the format's own library."""
+    import cv2
+    from pmtiles.tile import Compression, TileType, zxy_to_tileid
+    from pmtiles.writer import Writer
+
+    _, png = cv2.imencode(".png", np.full((256, 256, 3), (120, 200, 120), np.uint8))
+    header = {"tile_type": TileType.PNG, "tile_compression": Compression.NONE, "min_zoom": 0, "max_zoom": 2}
+    edges = {
+        "min_lon_e7": 5,
+        "min_lat_e7": 44,
+        "max_lon_e7": 15,
+        "max_lat_e7": 50,
+        "center_lon_e7": 8,
+        "center_lat_e7": 47,
+    }
+    header |= {name: int(value * 1e7) for name, value in edges.items()} | {"center_zoom": 1}
+    with path.open("wb") as file:
+        writer = Writer(file)
+        for z, x, y in ((0, 0, 0), (1, 1, 0), (2, 2, 1)):
+            writer.write_tile(zxy_to_tileid(z, x, y), png.tobytes())
+        writer.finalize(header, {"name": "region"})
+    return path
+
+
+def write_mosaic(path: Path) -> Path:
+    """Write an orthomosaic of the demo's stills in UTM, with a corner that shows nothing."""
+    import cv2
+
+    tifffile = pytest.importorskip("tifffile")
+    stills = [cv2.imread(str(one))[:, :, ::-1] for one in sorted(STILLS.glob("*.JPG"))[:4]]
+    rows = [np.concatenate([cv2.resize(one, (1200, 1200)) for one in stills[at : at + 2]], axis=1) for at in (0, 2)]
+    pixels = np.dstack([np.concatenate(rows), np.full((2400, 2400), 255, np.uint8)])
+    pixels[:700, :700] = 0
+    tags = [
+        (33550, "d", 3, (0.2, 0.2, 0.0)),
+        (33922, "d", 6, (0.0, 0.0, 0.0, 640_000.0, 5_190_000.0, 0.0)),
+        (34735, "H", 16, (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632)),
+    ]
+    tifffile.imwrite(path, pixels, photometric="rgb", extrasamples=["unassalpha"], tile=(256, 256), extratags=tags)
+    return path
+
+
+def test_backdrops_are_the_users_tiles_and_the_archives_mosaics(
+    start_station: Callable[..., str], open_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A mosaic, PMTiles and MBTiles are drawn; where they end, nothing is asked for and nothing complained about."""
+    archive = tmp_path / "archive"
+    overflight("archive", "add", archive, write_mosaic(tmp_path / "ortho.tif"))
+    station = start_station(archive)
+    page = open_page()
+    open_view(page, station, "map")
+    until(page, "document.querySelector('.leaflet-mosaics-pane img')?.naturalWidth > 0")
+    box = page.locator(".leaflet-mosaics-pane img").bounding_box()
+    assert box["width"] > 200
+    assert abs(box["width"] / box["height"] - 1) < 0.05  # a square on the ground is one on the map
+    for path in (write_pmtiles(tmp_path / "region.pmtiles"), write_mbtiles(tmp_path / "world.mbtiles")):
+        page.fill("#tiles-path", str(path))
+        page.click(".map-panel form button")
+        page.wait_for_selector("img.leaflet-tile-loaded", state="attached")
+        for _ in range(8):
+            page.click(".leaflet-control-zoom-out")
+            page.wait_for_timeout(200)
+        page.screenshot(path=str(tmp_path / f"{path.suffix[1:]}.png"))
+
+
 def metrics(session: Any) -> dict[str, float]:
     """Return the seconds that the page's main thread has spent so far, by kind."""
     wanted = {"ScriptDuration", "LayoutDuration", "RecalcStyleDuration"}
@@ -398,6 +533,14 @@ def metrics(session: Any) -> dict[str, float]:
     return {one["name"]: one["value"] for one in found if one["name"] in wanted}
 
 
+# The page's own clock, not that of the test that looks.
+FIRST_SEEN = """
+new MutationObserver((_, watch) => {
+  if (!document.querySelector(".finding.current .finding-label")?.textContent) return;
+  watch.disconnect();
+  requestAnimationFrame(() => { globalThis.firstSeen = performance.now(); });
+}).observe(document, { subtree: true, childList: true, characterData: true });
+"""
 SCROLL = """
 async () => {
   const list = document.querySelector('.review-list');
@@ -427,22 +570,32 @@ def test_ten_thousand_findings_open_quickly_and_scroll_smoothly(
     archive.add(fly_over("large", [(red, green)[at % 2] for at in range(FINDINGS)]))
     station = start_station(archive.directory, "--bundle", colour_bundle.directory)
     page = open_page(390, device_scale_factor=2, is_mobile=True, has_touch=True)
-    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    page.add_init_script(FIRST_SEEN)
+    for rate in (1, 4):
+        session.send("Emulation.setCPUThrottlingRate", {"rate": rate})
+        measure_findings(page, station, session, rate)
+
+
+def measure_findings(page: Any, station: str, session: Any, rate: int) -> None:
+    """Print the time to the first view and the frames of a scroll over the whole list."""
     firsts = []
-    for _ in range(3):
+    for _ in range(5):
         page.goto("about:blank")
         page.goto(f"{station}/#/review")
         page.wait_for_selector(".finding.current b")
-        firsts.append(page.evaluate("performance.now()"))
+        until(page, "globalThis.firstSeen > 0")
+        firsts.append(page.evaluate("firstSeen"))
     assert page.evaluate("document.querySelectorAll('.virtual-item').length") < 60
-    session = page.context.new_cdp_session(page)
-    session.send("Performance.enable")
     before = metrics(session)
     times = np.array(page.evaluate(SCROLL))
     spent = {name: 1000 * (value - before[name]) / len(times) for name, value in metrics(session).items()}
     shown = page.inner_text(".review-count")
     assert re.search(r"10,000", shown)
-    print(f"first view ms {[round(one) for one in firsts]}; frames ms " + percentiles(times))
+    print(
+        f"processor slowed by {rate}: first view ms {[round(one) for one in firsts]}; frames ms " + percentiles(times)
+    )
     print("a frame of scrolling, ms: " + ", ".join(f"{name} {value:.2f}" for name, value in spent.items()))
 
 

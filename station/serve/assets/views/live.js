@@ -155,6 +155,7 @@ class Live {
   drawFacts(one) {
     const facts = [
       [t("live.frame"), one.frame === null || one.frame === undefined ? null : number(one.frame)],
+      [t("live.picture_frame"), one.picture === undefined || one.picture === one.frame ? null : number(one.picture)],
       [t("live.rate"), one.fps ? t("live.per_second", { rate: number(one.fps, 1) }) : null],
       [t("live.height"), one.height_m === undefined || one.height_m === null ? null : `${number(Math.round(one.height_m))} m`],
       [t("live.dropped"), one.dropped ? number(one.dropped) : null],
