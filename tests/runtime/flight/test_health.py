@@ -253,4 +253,4 @@ def test_the_newest_picture_goes_to_programs_only(door: Door) -> None:
         assert (answer.headers["X-Frame"], answer.headers["Content-Type"]) == ("7", "image/jpeg")
         assert answer.read()[:3] == b"\xff\xd8\xff"
     for name in ("Origin", "Sec-Fetch-Site"):
-        assert door.fetch("/picture.jpg", **{name: "same-origin"})[0] == 403
+        assert door.fetch("/picture.jpg", None, **{name: "same-origin"})[0] == 403

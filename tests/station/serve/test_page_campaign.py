@@ -513,7 +513,7 @@ def test_backdrops_are_the_users_tiles_and_the_archives_mosaics(
     page = open_page()
     open_view(page, station, "map")
     until(page, "document.querySelector('.leaflet-mosaics-pane img')?.naturalWidth > 0")
-    box = page.locator(".leaflet-mosaics-pane img").bounding_box()
+    box: Any = page.locator(".leaflet-mosaics-pane img").bounding_box()
     assert box["width"] > 200
     assert abs(box["width"] / box["height"] - 1) < 0.05  # a square on the ground is one on the map
     for path in (write_pmtiles(tmp_path / "region.pmtiles"), write_mbtiles(tmp_path / "world.mbtiles")):
