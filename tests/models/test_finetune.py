@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 Image = pytest.importorskip("PIL.Image")
@@ -46,10 +47,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", [{"blocks": 2}, {"lora": 4}])
-def test_it_learns_and_exports(source: Path, scenes: Path, tmp_path: Path, kind: dict[str, int]) -> None:
+@pytest.mark.parametrize("lora", [0, 4])
+def test_it_learns_and_exports(source: Path, scenes: Path, tmp_path: Path, lora: int) -> None:
     """After a few epochs the classes are told apart, by the exported engine; the text tower has not moved."""
-    plan = finetune.Plan(**kind, epochs=6, batch=16, rate=3e-3, holdout=0.3)
+    plan = finetune.Plan(blocks=2, lora=lora, epochs=6, batch=16, rate=3e-3, holdout=0.3)
     lines: list[str] = []
     before, after = finetune.finetune(source, scenes, tmp_path / "tuned", plan, report=lines.append)
     assert before.pictures == after.pictures == 18
@@ -57,21 +58,13 @@ def test_it_learns_and_exports(source: Path, scenes: Path, tmp_path: Path, kind:
     assert "1 unreadable" in lines[0]
     bundle = export(tmp_path / "tuned", tmp_path / "bundle")
     assert bundle.manifest.width == 48
-    old, new = (torch_weights(folder) for folder in (source, tmp_path / "tuned"))
+    old, new = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "tuned"))
     assert old.keys() == new.keys()
-    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    changed = {name for name in old if not np.array_equal(old[name], new[name])}
     assert changed
     assert all(name.startswith("vision_model.") for name in changed)
-    assert all(new[name].dtype == torch.float16 for name in new)
+    assert all(tensor.dtype == np.float16 for tensor in new.values())
     assert json.loads((tmp_path / "tuned" / "finetune.json").read_text())["after"]["right"] == 18
-
-
-def torch_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Read a checkpoint's tensors."""
-    from safetensors.torch import load_file
-
-    found: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
-    return found
 
 
 def test_captions_are_read_with_their_pictures(scenes: Path, tmp_path: Path) -> None:
