@@ -218,7 +218,8 @@ def _labels(summary: Summary) -> Element:
         ("First seen", "number"),
         ("Last seen", "number"),
     ]
-    head += [("Events", "number phone-extra"), ("Longest", "number extra"), ("Frames", "number extra")]
+    head += [("Present", "number phone-extra"), ("Events", "number phone-extra")]
+    head += [("Longest", "number extra"), ("Frames", "number extra")]
     head += [("Best score", "number extra")]
     rows = [
         tag(
@@ -236,13 +237,11 @@ def _labels(summary: Summary) -> Element:
                     (lasting(summary.axis, label.weight), "number phone-extra"),
                     (moment(summary, label.first), "number moment"),
                     (moment(summary, label.last), "number moment"),
-                    (
-                        f"{label.events} in {lasting(summary.axis, label.present)}" if label.events else "-",
-                        "number phone-extra",
-                    ),
+                    (lasting(summary.axis, label.shown), "number phone-extra"),
+                    (_present(summary, label), "number phone-extra"),
                     (lasting(summary.axis, label.longest), "number extra"),
                     (f"{label.count:,}", "number extra"),
-                    ("-" if label.label is None else f"{label.best:.2f}", "number extra"),
+                    (f"{label.best:.2f}" if label.label is not None and label.best else "-", "number extra"),
                 )
             ],
         )
