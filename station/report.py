@@ -16,6 +16,7 @@ from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.flight.directory import BANKS
 from overflight.station.chart import colours, extent, fold, histogram, lasting, moment, timeline
+from overflight.station.coverage_chapter import coverage_chapter
 from overflight.station.event_table import PICTURED, tabulate_events
 from overflight.station.map import draw_map
 from overflight.station.page import data, page, tag
@@ -62,7 +63,8 @@ def make_report(summary: Summary, *, video: str | None = None, chapters: Sequenc
         picked = {label.label: surest(summary, label) for label in _pictured(summary)}
         began = [event.first for event in summary.events[:PICTURED]]
         jpegs = fetch(summary, {*began, *(row for rows in picked.values() for row in rows)})
-        body += [_flown(summary, columns, video), draw_map(summary, colour), tabulate_events(summary, colour, jpegs)]
+        body += [_flown(summary, columns, video), draw_map(summary, colour), coverage_chapter(summary)]
+        body += [tabulate_events(summary, colour, jpegs)]
         body += [_labels(summary), _pictures(summary, picked, jpegs), _latency(summary), _banks(summary)]
     body += [*chapters, *_losses(summary), _origin(summary)]
     return page(f"{source} · flight report", [tag("main", body)], style="report.css", script="report.js")
