@@ -121,7 +121,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         "POST", "/api/export", reviewing.post_export, "Write findings as a file", File, shapes.ExportAsked,
-        media=("application/octet-stream",),
+        media=tuple(reviewing.MEDIA.values()),
     ),
     Endpoint("POST", "/api/teach", teaching.post_teach, "Fit a label on choices", shapes.Taught, shapes.Choices),
     Endpoint("POST", "/api/banks", teaching.post_bank, "Keep a label in a bank", shapes.BankInfo, shapes.BankAsked),

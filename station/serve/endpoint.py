@@ -134,8 +134,11 @@ def _operation(one: Endpoint, known: dict[str, Any], components: dict[str, Any])
     refused = {"400": "not possible", "401": "the token is missing", "403": "not allowed", "404": "unknown"}
     refused |= {"409": "failed", "413": "too large", "422": "not as expected", "503": "a part is missing"}
     good: dict[str, Any] = {"description": "done"}
-    schema = {"type": "string", "format": "binary"} if one.answer is File else known[repr(one.answer)]
-    good["content"] = {media: {"schema": schema} for media in one.media}
+    binary = {"type": "string", "format": "binary"}
+    good["content"] = {
+        media: {"schema": known[repr(one.answer)] if one.answer is not File else {} if "json" in media else binary}
+        for media in one.media
+    }
     operation: dict[str, Any] = {
         "summary": one.summary,
         "operationId": f"{one.method.lower()}_{one.run.__name__}",

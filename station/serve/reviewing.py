@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 GAP_FRAMES = 90  # labelled frames farther apart than this are two findings
 MOST_REVIEW_BYTES = 50_000_000
 _SAFE = re.compile(r"[\w][\w .@+-]{0,70}\.jsonl")
-_MEDIA = {
+MEDIA = {
     "kmz": "application/vnd.google-earth.kmz",
     "gpkg": "application/geopackage+sqlite3",
     "geojson": "application/geo+json",
@@ -134,7 +134,7 @@ def post_export(desk: Desk, call: Call) -> File:
             export_hits(hits, pictures, path, "Findings")
         if not path.is_file():
             raise RefusedError(409, "no-place", "none of these findings has a place; choose csv or html")
-        return File(path.read_bytes(), _MEDIA[asked.format], name=path.name)
+        return File(path.read_bytes(), MEDIA[asked.format], name=path.name)
 
 
 def _begins(connection: sqlite3.Connection, flight: ArchivedFlight) -> list[int]:
