@@ -37,7 +37,7 @@ def _haze(frame: Frame, random: np.random.Generator) -> Frame:
 
 def _contrast(frame: Frame, random: np.random.Generator) -> Frame:
     mean = frame.mean()
-    return (frame - mean) * random.uniform(1.5, 2.2) + mean
+    return np.asarray((frame - mean) * random.uniform(1.5, 2.2) + mean, np.float32)
 
 
 def _tint(frame: Frame, random: np.random.Generator) -> Frame:
@@ -58,7 +58,8 @@ def _coarse(frame: Frame, random: np.random.Generator) -> Frame:
     side = len(frame)
     rows = np.arange(side) * int(side * random.uniform(0.25, 0.5)) // side
     rows = (rows * side) // (rows.max() + 1)
-    return frame[rows][:, rows]
+    coarse: Frame = frame[rows][:, rows]
+    return coarse
 
 
 def _sampled(frame: Frame, share: float, random: np.random.Generator) -> Frame:
@@ -73,7 +74,7 @@ def _blended(frame: Frame, places: NDArray[np.float64], axis: int) -> Frame:
     """Sample along an axis between pixels."""
     first = np.minimum(places.astype(int), frame.shape[axis] - 2)
     part = (places - first).astype(np.float32).reshape([-1 if one == axis else 1 for one in range(3)])
-    return frame.take(first, axis) * (1 - part) + frame.take(first + 1, axis) * part
+    return np.asarray(frame.take(first, axis) * (1 - part) + frame.take(first + 1, axis) * part, np.float32)
 
 
 KINDS: tuple[Callable[[Frame, np.random.Generator], Frame], ...] = (
