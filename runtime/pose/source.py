@@ -143,8 +143,8 @@ def open_poses(uri: str, *, directory: Path | None = None, vehicle: Autopilot | 
 
     ``stills`` (Exif and XMP of the frames' own files, under ``directory``); a file ``.srt``, ``.csv``, ``.gpx``,
     ``.mp4`` (GoPro), ``.ts`` (MISB KLV), ``.tlog``, ``.bin``, ``.ulg``, each with ``?start=ISO-TIME`` and
-    ``?shift_s=SECONDS``, a ``.tlog`` of several aircraft with ``?system=NUMBER``; or a live MAVLink address (``udpin:0.0.0.0:14550``), whose
-    ``vehicle`` may be open already. Raises UsageError, MissingError or SourceError.
+    ``?shift_s=SECONDS``, a ``.tlog`` of several aircraft with ``?system=NUMBER``; or a live MAVLink address
+    (``udpin:0.0.0.0:14550``), whose ``vehicle`` may be open already. Raises UsageError, MissingError or SourceError.
     """
     if uri == STILLS:
         return StillPoses(directory or Path())
