@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 import subprocess
 from pathlib import Path
@@ -121,6 +120,8 @@ def install(
     """
 
     def act() -> list[str]:
+        if not hasattr(os, "fchmod"):
+            raise _Missing("no systemd here; install the service on the aircraft, which runs Linux")
         service = room.Service(**runs)
         here = [*([] if source is None else [source]), *options]
         files = _files(service, config, labels, bundle)
@@ -195,7 +196,7 @@ def _configuration(service: room.Service, arguments: list[str], *, check: bool) 
     """Let ``overflight run`` check the flight as the service's user and print its configuration, paths absolute."""
     command = [str(room.program_path()), "run", *arguments, "--print-config", *(["--check"] if check else [])]
     environment = os.environ | {"OVERFLIGHT_HOME": str(service.home)}
-    identity = _identity(service.user) if check and os.geteuid() == 0 else {}
+    identity = _identity(service.user) if check and hasattr(os, "geteuid") and os.geteuid() == 0 else {}
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **identity)
     except OSError as error:
@@ -211,6 +212,8 @@ def _configuration(service: room.Service, arguments: list[str], *, check: bool) 
 
 def _identity(user: str) -> dict[str, Any]:
     """Return what subprocess needs to run as the service's user, or as nobody where that user is still to be made."""
+    import pwd
+
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
