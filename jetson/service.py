@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 
 from overflight.jetson.checks import parse_groups
+from overflight.jetson.credentials import drop_in, separate
 from overflight.jetson.sysfs import text
 
 UNITS = Path("etc/systemd/system")
@@ -77,6 +78,11 @@ class Service:
         return UNITS / "multi-user.target.wants" / self.unit
 
     @property
+    def drop_in(self) -> Path:
+        """What this service alone adds to its unit: the address files that systemd hands to it."""
+        return UNITS / f"{self.unit}.d/credentials.conf"
+
+    @property
     def config(self) -> Path:
         """The path of the flight's configuration below the root."""
         return CONFIGS / f"{self.name or 'flight'}.toml"
@@ -126,6 +132,7 @@ def install(
     """
     if re.search(r"^\s*out\s*=", config, re.MULTILINE):
         raise ValueError("out: a service begins a new flight at every start; remove this key")
+    config, secrets = separate(config)
     others = _instances(root, service)
     configs = [config, *((root / CONFIGS / f"{name}.toml").read_text(encoding="utf-8") for name in others)]
     unit = render(service, root, program, "\n".join(configs))
@@ -137,6 +144,10 @@ def install(
     steps = _Steps(dry_run)
     steps.write(root / service.config, config, 0o600)
     steps.write(root / service.unit_file, unit, 0o644)
+    if secrets:
+        steps.write(root / service.drop_in, drop_in(secrets), 0o644)
+    elif not dry_run:
+        steps.delete(root / service.drop_in)
     steps.link(root / service.link, Path("/") / service.unit_file)
     if not _user(root, service.user):
         steps.run("useradd", *_prefix(root), *_user_options(service), service.user)
@@ -164,7 +175,8 @@ def remove(service: Service, root: Path = Path("/"), *, purge: bool = False) -> 
     if live and ((root / service.unit_file).exists() or (root / service.link).is_symlink()):
         steps.run("systemctl", "stop", service.unit)
         steps.run("systemctl", "reset-failed", service.unit, needed=False)
-    steps.delete(root / service.link, root / service.config, root / CONFIGS / "source.env")
+    steps.delete(root / service.link, root / service.config, root / CONFIGS / "source.env", root / service.drop_in)
+    steps.delete_empty((root / service.drop_in).parent)
     others = _installed(root)
     if not _instances(root, service):
         steps.delete(root / service.unit_file)

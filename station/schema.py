@@ -11,6 +11,7 @@ import msgspec
 RECORDS = {
     "claim": "overflight.station.claims.verify.Verdict",
     "changes": "overflight.station.changes.record.Changes",
+    "series": "overflight.station.series.record.Series",
     "description": "overflight.station.describe.record.Description",
 }
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import click
 
 from overflight.jetson import service as room
 from overflight.jetson.checks import parse_groups
+from overflight.jetson.credentials import copy_credential, separate
 from overflight.jetson.sysfs import text
 
 if TYPE_CHECKING:
@@ -193,10 +195,35 @@ def _has_port(config: Path | None, options: tuple[str, ...]) -> bool:
 
 
 def _configuration(service: room.Service, arguments: list[str], *, check: bool) -> str:
-    """Let ``overflight run`` check the flight as the service's user and print its configuration, paths absolute."""
-    command = [str(room.program_path()), "run", *arguments, "--print-config", *(["--check"] if check else [])]
+    """Let ``overflight run`` print the flight's configuration, paths absolute, and check it."""
+    config = _run(service, [*arguments, "--print-config"], {})
+    if check:
+        _check(service, config)
+    return config
+
+
+def _check(service: room.Service, config: str) -> None:
+    """Check a flight as the service's user, with the files as systemd will hand them over.
+
+    They belong to root alone, so that user gets copies, in memory, for as long as the check runs.
+    """
+    config, secrets = separate(config)
+    identity = _identity(service.user) if os.geteuid() == 0 else {}
+    memory = Path("/run") if identity and os.access("/run", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="overflight-", dir=memory) as place:
+        folder = Path(place)
+        (folder / "flight.toml").write_text(config, encoding="utf-8")
+        for name, path in secrets.items():
+            copy_credential(path, folder / name)
+        if identity:
+            for path in (folder, *folder.iterdir()):
+                os.chown(path, identity["user"], identity["group"])
+        _run(service, ["--config", str(folder / "flight.toml"), "--print-config", "--check"], identity)
+
+
+def _run(service: room.Service, arguments: list[str], identity: dict[str, Any]) -> str:
+    command = [str(room.program_path()), "run", *arguments]
     environment = os.environ | {"OVERFLIGHT_HOME": str(service.home)}
-    identity = _identity(service.user) if check and hasattr(os, "geteuid") and os.geteuid() == 0 else {}
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **identity)
     except OSError as error:

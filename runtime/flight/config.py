@@ -148,9 +148,11 @@ def _expected(parameter: click.Parameter) -> str:
 
 
 def absolute(parameter: click.Parameter, value: Any, folder: Path) -> Any:
-    """Return a value that names a file as an absolute path; every other value as it is."""
+    """Return a value that names files with absolute paths; every other value as it is."""
     if isinstance(value, Path):
         return value if str(value).startswith("~") else folder / value
+    if isinstance(value, tuple):
+        return tuple(absolute(parameter, item, folder) for item in value)
     match parameter.name:
         case "source" if isinstance(value, str) and value and "://" not in value and not value.startswith("~"):
             return str(folder / value)

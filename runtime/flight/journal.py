@@ -174,8 +174,8 @@ class Journal:
             rows, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
         try:
             self._check_file()
+            self._connection = self._connection or self._connect()  # a flight without rows has a journal too
             if rows:
-                self._connection = self._connection or self._connect()
                 kept = self._readable(self._within_budget(rows))
                 _commit(self._connection, kept)
                 self._written.update(row.table for row in kept)
@@ -203,9 +203,15 @@ class Journal:
             self._shed()
 
     def _connect(self) -> sqlite3.Connection:
-        os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, FILE_MODE))  # SQLite gives its other files the same mode
+        descriptor = os.open(
+            self.path, os.O_CREAT | os.O_WRONLY, FILE_MODE
+        )  # SQLite gives its other files the same mode
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
         connection = connect(self.path)
-        self._file = identity(self.path)
+        self._file = status.st_dev, status.st_ino  # not the path's: the file may have been deleted in the meantime
         return connection
 
     def _check_file(self) -> None:

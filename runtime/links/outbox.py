@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 10_000  # messages for one link: a day of an event every ten seconds
 MAX_THUMBNAILS = 1_000  # 8 MB at most
-_SCHEMA = """
+# An outbox whose definitions differ in a single sign is moved aside: see outbox_repair.
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
     number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, event TEXT NOT NULL,
     sequence INTEGER NOT NULL, priority INTEGER NOT NULL, record BLOB NOT NULL, picture BLOB NOT NULL);
@@ -117,10 +118,12 @@ class Outbox:
         if row is None:
             return None
         number, kind, record, picture = row
+        if kind not in ("event", "thumbnail") or not isinstance(picture, bytes):
+            raise Unreadable(number, kind if kind in ("event", "thumbnail") else "message")
         try:
-            return Message(number, kind, decode_json(record, type=Event), bytes(picture))
+            return Message(number, kind, decode_json(record, type=Event), picture)
         except (msgspec.DecodeError, TypeError) as error:
-            raise Unreadable(number, str(kind)) from error
+            raise Unreadable(number, kind) from error
 
     def overtaken(self, link: str, message: Message) -> bool:
         """Say whether a later step of the same event waits for the link too."""
@@ -203,16 +206,22 @@ class Outbox:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=self._patience_s, isolation_level=None, check_same_thread=False)
+        connection.text_factory = lossy  # damaged text makes one message unreadable, not the link silent
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
-            connection.executescript(_SCHEMA)
+            connection.executescript(SCHEMA)
             if self._in_flight_loop:
                 connection.execute("PRAGMA wal_autocheckpoint=0")  # a checkpoint waits for the disk
         except sqlite3.Error:
             connection.close()
             raise
         return connection
+
+
+def lossy(raw: bytes) -> str:
+    """Decode text as SQLite gives it, with a mark for each byte that is not UTF-8."""
+    return raw.decode("utf-8", "replace")
 
 
 def _shed(connection: sqlite3.Connection, link: str) -> int:

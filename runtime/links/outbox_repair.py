@@ -7,13 +7,14 @@ import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
+from overflight.runtime.links.outbox import SCHEMA, lossy
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-_COLUMNS = {
-    "messages": {"number", "key", "kind", "event", "sequence", "priority", "record", "picture"},
-    "pending": {"link", "priority", "message", "handed"},
-}
+# Of a file that lacks what the statements name, as after damage; SQLite has no code of its own for these.
+_FOREIGN = ("no such ", "has no column", "Could not decode")
+_LAST_NUMBER = 1 << 62  # SQLite's own end is 2^63 - 1: there every new message would fail as on a full disk
 
 
 def is_damage(error: Exception) -> bool:
@@ -23,8 +24,10 @@ def is_damage(error: Exception) -> bool:
     """
     if isinstance(error, UnicodeDecodeError):
         return True
+    if isinstance(error, sqlite3.OperationalError):
+        return any(words in str(error) for words in _FOREIGN)
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(
-        error, (sqlite3.OperationalError, sqlite3.IntegrityError, sqlite3.ProgrammingError)
+        error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)
     )
 
 
@@ -46,13 +49,29 @@ def move_aside_if_damaged(path: Path) -> Path | None:
 def _is_sound(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(path, timeout=2.0)) as connection:
+            connection.text_factory = lossy
             if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 return False
-            return all(_has_columns(connection, table, columns) for table, columns in _COLUMNS.items())
+            return _objects(connection) <= _own_objects() and _last_number(connection) < _LAST_NUMBER
     except (sqlite3.Error, UnicodeDecodeError) as error:
         return not is_damage(error)  # locked, full or read-only is no damage
 
 
-def _has_columns(connection: sqlite3.Connection, table: str, columns: set[str]) -> bool:
-    found = {str(row[0]) for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
-    return not found or columns <= found
+def _objects(connection: sqlite3.Connection) -> set[tuple[object, ...]]:
+    """Return every table, index, view and trigger with its definition."""
+    return set(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
+
+
+def _own_objects() -> set[tuple[object, ...]]:
+    """Return what an outbox consists of. A file may lack some, which are added; it has no others and no other form."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        return _objects(connection)
+
+
+def _last_number(connection: sqlite3.Connection) -> int:
+    """Return the highest number that was given to a message."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
+        return 0
+    numbers = [row[0] for row in connection.execute("SELECT seq FROM sqlite_sequence")]
+    return max((number if isinstance(number, int) else _LAST_NUMBER for number in numbers), default=0)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from overflight.runtime.errors import SourceError
 from overflight.runtime.frame import Frame
 from overflight.runtime.redact import redact
+from overflight.runtime.sources import datagrams
 from overflight.runtime.sources.capture_clock import CaptureClock
+from overflight.runtime.sources.datagrams import Datagrams
 from overflight.runtime.sources.decoder import Decoder, overheard, pyav
 
 if TYPE_CHECKING:
@@ -22,9 +24,13 @@ READ_S = 3.0  # without a packet, not without a picture: a picture may need a ke
 LISTEN_S = 30.0  # after which a listener opens its port again, so that it can also be ended
 STALE_NS = 2_000_000_000  # older pictures tell nothing about now
 LAG_S = 5.0  # of nothing but stale pictures: a new connection leaves the backlog behind
+_NO_ANSWER = "no answer in {:g} s; check the address, the network and that the sender is on"
+_CHUNK = 1 << 16  # bytes: more than the largest datagram
 _WRONG_KEY = re.compile("Unexpected stream|App field don't match")  # FFmpeg warns, and takes the stream all the same
 _LOOKED_AT = 64  # packets
-_HELD = frozenset({"mpegts", "h264", "hevc", "mpegvideo", "m4v"})
+_NO_PARSE = 0x20  # AVFMT_FLAG_NOPARSE
+# Bare streams, which have no borders between pictures but those that a parser finds, and no time stamps of their own.
+_BARE = frozenset({"h264", "hevc", "mpegvideo", "m4v", "obu"})
 # No packet waits in the demultiplexer or a parser. Two megabytes hold a burst of a keyframe on UDP.
 _OPTIONS = {
     "fflags": "nobuffer+noparse",
@@ -52,6 +58,7 @@ class LiveVideo:
         self._address, listen, _ = address.partition("?listen")
         self.listens = bool(listen)
         self._container: Any = None
+        self._datagrams: Datagrams | None = None
         self.notes: list[str] = []
         self.heard_ns = 0
         self.trouble: str | None = None
@@ -69,7 +76,9 @@ class LiveVideo:
             stream.codec_context.thread_count = 1  # each thread more that decodes whole pictures holds one back
             stream.codec_context.flags |= av.codec.context.Flags.low_delay
             decoder = Decoder(stream.codec_context, stream, listening=True)
-            dating = _Dating(stream, held=container.format.name in _HELD)
+            if container.format.name in _BARE:
+                container.flags &= ~_NO_PARSE
+            dating = _Dating(stream, container.format.name, self._datagrams)
             for packet in container.demux(stream):
                 self.heard_ns = arrived_ns = time.monotonic_ns()
                 dating.arrive(packet, arrived_ns)
@@ -81,7 +90,7 @@ class LiveVideo:
                     number += 1
                 self._dropped["damaged"] += decoder.damaged
                 decoder.damaged = 0
-        except av.FFmpegError as error:
+        except (av.FFmpegError, TimeoutError) as error:
             raise SourceError(
                 f"{self.name}: stopped after {number} frames ({_reason(error)}); check the link"
             ) from error
@@ -99,6 +108,9 @@ class LiveVideo:
         if self._container is not None:
             self._container.close()
             self._container = None
+        if self._datagrams is not None:
+            self._datagrams.close()
+            self._datagrams = None
 
     def _is_stale(self, captured_ns: int, arrived_ns: int) -> bool:
         if arrived_ns - captured_ns <= STALE_NS:
@@ -114,8 +126,24 @@ class LiveVideo:
             )
         return True
 
+    def _open_datagrams(self, av: Any) -> Any:
+        until_s = time.monotonic() + OPEN_S
+        try:
+            self._datagrams = feed = Datagrams(self._address, READ_S)
+            feed.until_s = until_s
+            container = av.open(feed, options=_OPTIONS, buffer_size=_CHUNK, metadata_errors="replace")
+            feed.until_s = None
+            return container
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self.close()
+            silent = isinstance(error, TimeoutError)
+            advice = _NO_ANSWER.format(OPEN_S) if silent else _advice(error)
+            raise SourceError(f"{self.name}: cannot be opened: {advice}") from error
+
     def _open(self, av: Any) -> Any:
         self._stale_since_ns = None
+        if datagrams.takes(self._address):
+            return self._open_datagrams(av)
         while True:
             try:
                 with overheard(av.logging.WARNING) as lines:
@@ -139,29 +167,33 @@ class LiveVideo:
 class _Dating:
     """The capture time of each picture, from its time stamp and the fastest arrivals.
 
-    Formats that do not state a picture's length (``held``) give it out when the next one begins, one interval late.
-    Some senders fill the gap, so that now and then a picture comes out at its own end: then the fastest are those.
-    Where none is much faster than the others, all are one interval late.
+    Where ``datagrams`` say so, a picture arrives with its first byte. Else it arrives when the demultiplexer gives it
+    out, which in a transport stream is when the next one begins, one interval late.
     """
 
-    def __init__(self, stream: Any, *, held: bool) -> None:
+    def __init__(self, stream: Any, kind: str, datagrams: Datagrams | None) -> None:
         self._clock = CaptureClock()
         self._time_base = stream.time_base
-        self._held = held
+        self._datagrams = datagrams
+        self._held = datagrams is None and (kind == "mpegts" or kind in _BARE)
+        self._counted = 0 if kind in _BARE else None
         self._last_ns: int | None = None
-        self._delays: deque[int] = deque(maxlen=_LOOKED_AT)  # arrival less time stamp
         self._intervals: deque[int] = deque(maxlen=_LOOKED_AT)
         self._arrivals: dict[int, int] = {}
 
     def arrive(self, packet: Any, arrived_ns: int) -> None:
-        """Note when a packet came."""
+        """Note when a packet came. A bare stream's packets are numbered: their stamps only count pictures."""
+        if self._counted is not None and packet.size:
+            self._counted += 1
+            packet.pts = packet.dts = self._counted
         if packet.pts is None or not packet.size:
             return
-        stamp_ns = self._ns(packet.pts)
+        if self._datagrams is not None:
+            arrived_ns = self._datagrams.arrived_ns(packet.pos) or arrived_ns
+        stamp_ns = self._ns(packet.pts) if self._counted is None else arrived_ns
         if self._last_ns is not None:
             self._intervals.append(abs(stamp_ns - self._last_ns))
         self._last_ns = stamp_ns
-        self._delays.append(arrived_ns - stamp_ns)
         self._arrivals[packet.pts] = arrived_ns
         while len(self._arrivals) > _LOOKED_AT:
             del self._arrivals[next(iter(self._arrivals))]
@@ -170,14 +202,10 @@ class _Dating:
         """Return when a decoded picture was taken."""
         if decoded.pts is None:
             return arrived_ns
-        captured_ns = self._clock.captured_ns(self._ns(decoded.pts), self._arrivals.pop(decoded.pts, arrived_ns))
-        return captured_ns - self._hold_ns()
-
-    def _hold_ns(self) -> int:
-        if not self._held or not self._intervals:
-            return 0
-        interval_ns = int(median(self._intervals))
-        return interval_ns if median(self._delays) - min(self._delays) < interval_ns / 2 else 0
+        came_ns = self._arrivals.pop(decoded.pts, arrived_ns)
+        if self._counted is None:
+            came_ns = self._clock.captured_ns(self._ns(decoded.pts), came_ns)
+        return came_ns - (int(median(self._intervals)) if self._held and self._intervals else 0)
 
     def _ns(self, pts: int) -> int:
         return int(pts * self._time_base * 1_000_000_000)
@@ -194,7 +222,7 @@ def _moving(container: Any, name: str) -> Any:
 def _reason(error: BaseException | None) -> str:
     from av.error import ExitError
 
-    if isinstance(error, ExitError):
+    if isinstance(error, ExitError | TimeoutError):
         return f"silent for {READ_S:g} s"
     return redact(str(getattr(error, "strerror", None) or error))
 
@@ -210,6 +238,6 @@ def _advice(error: BaseException | None) -> str:
         case errors.ConnectionRefusedError():
             return "no server on this port; check the address and that the camera is on"
         case errors.ExitError():
-            return f"no answer in {OPEN_S:g} s; check the address, the network and that the sender is on"
+            return _NO_ANSWER.format(OPEN_S)
         case _:
             return f"{_reason(error)}; check the address and the network"

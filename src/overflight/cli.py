@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "archive": ("station", "Keep flights together on the ground, so that they can be searched."),
     "describe": ("station", "Describe a picture, a mosaic or a flight: place, cover, state, season, quality."),
     "changes": ("station", "Compare two dates of one ground: where it changed, and from what to what."),
+    "series": ("station", "Follow one ground over three dates or more: when it changed, and what each label did."),
     "verify-claim": (
         "station",
         "Compare a claim about a picture with counter-sentences: supported, contradicted or cannot tell.",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from overflight.station.ground.tiles import Embed
 
 OVERVIEW_PX = 1024
-_LIGHT_TILES = 48  # of the pair itself, seen in other light
+LIGHT_TILES = 48  # of the pair itself, seen in other light
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,7 @@ def compare_pictures(
     margin: float = MARGIN,
 ) -> Result:
     """Compare two pictures. Raises UsageError where they cannot be registered, SourceError where one cannot be read."""
-    pairs = []
-    for one, other in background:
-        found = _embed_pair(one, other, manifest, embed, tile_px, gsd_m)
-        pairs.append((found.before, found.after))
+    pairs = [embed_given(one, other, manifest, embed, tile_px, gsd_m) for one, other in background]
     first, second = open_picture(before, gsd_m=gsd_m), open_picture(after, gsd_m=gsd_m)
     try:
         compared = embed_pair(first, second, manifest.resize.side, embed, tile_px, light=not pairs)
@@ -100,14 +97,14 @@ def embed_pair(
     """Lay the grid, check and correct the registration, and embed the tiles that both pictures know."""
     grid = Grid(first, second)
     tile_px = tile_px or usual_tile_px(grid.width, grid.height, side)
-    registration = _register(grid, tile_px)
+    registration = register_grid(grid, tile_px)
     if registration.state == "corrected":
         grid.shift = (registration.right_px, registration.down_px)
     tops, lefts = tile_edges(grid.height, tile_px), tile_edges(grid.width, tile_px)
     cells: list[tuple[int, int]] = []
     boxes: list[tuple[int, int, int, int]] = []
     one, two, own, lit = [], [], [], []
-    every = max(1, (len(tops) - 1) * (len(lefts) - 1) // _LIGHT_TILES)
+    every = max(1, (len(tops) - 1) * (len(lefts) - 1) // LIGHT_TILES)
     for row in range(len(tops) - 1):
         (a, known_a), (b, known_b) = grid.read(tops[row], 0, tops[row + 1], grid.width)
         for column in range(len(lefts) - 1):
@@ -248,7 +245,7 @@ def _tiles(
     return tuple(tiles)
 
 
-def _register(grid: Grid, tile_px: int) -> Registration:
+def register_grid(grid: Grid, tile_px: int) -> Registration:
     """Register the pair on its overview, with shifts in pixels of the grid."""
     every = max(1.0, max(grid.width, grid.height) / OVERVIEW_PX)
     (a, known_a), (b, known_b) = grid.read(0, 0, grid.height, grid.width, every=every)
@@ -256,12 +253,14 @@ def _register(grid: Grid, tile_px: int) -> Registration:
     return register(a, b, known_a & known_b, most_px=tile_px / 4, names=names, every=every)
 
 
-def _embed_pair(
+def embed_given(
     one: Path, other: Path, manifest: Manifest, embed: Embed, tile_px: int | None, gsd_m: float | None
-) -> Compared:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embed a background pair: the tiles ``[T, D]`` that both dates show."""
     first, second = open_picture(one, gsd_m=gsd_m), open_picture(other, gsd_m=gsd_m)
     try:
-        return embed_pair(first, second, manifest.resize.side, embed, tile_px)
+        found = embed_pair(first, second, manifest.resize.side, embed, tile_px)
+        return found.before, found.after
     finally:
         first.close()
         second.close()

@@ -48,8 +48,8 @@ def compare_flights(
     Without background pairs the limits come from the pair itself: most of the ground is taken to be unchanged.
     """
     first, second, tiles, error_m, missing = _joined(before, after, manifest)
-    given = [_joined(*pair, manifest)[:2] for pair in background]
-    fitted = fit_background(given, false_alarm=false_alarm) if given else _own_limits(first, second)
+    given = joined_pairs(background, manifest)
+    fitted = fit_background(given, false_alarm=false_alarm) if given else own_limits(first, second)
     scores = fitted.scores(first, second)
     changed = scores > fitted.high
     group = cover_group(bank, margin)
@@ -88,7 +88,15 @@ def compare_flights(
     )
 
 
-def _own_limits(first: NDArray[np.float32], second: NDArray[np.float32]) -> Background:
+def joined_pairs(
+    pairs: Sequence[tuple[Path, Path]], manifest: Manifest
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Return the embeddings of the tiles that each pair of flights shows both times."""
+    return [_joined(*pair, manifest)[:2] for pair in pairs]
+
+
+def own_limits(first: NDArray[np.float32], second: NDArray[np.float32]) -> Background:
+    """Fit limits to the pair itself, by its median and spread: most of the ground is taken to be unchanged."""
     none = Background(np.empty((0, first.shape[1]), np.float32), 0.0, 0.0, "pair", len(first))
     scores = none.scores(first, second)
     middle = float(np.median(scores))
@@ -100,32 +108,35 @@ def _joined(
     before: Path, after: Path, manifest: Manifest
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[Tile], float, int]:
     """Return the embeddings of tiles that show one ground, the later tiles, the places' error, and those without."""
-    import shapely
-
     _, earlier, old_tiles, old_seen = recorded(before, manifest.width)
     _, later, new_tiles, new_seen = recorded(after, manifest.width)
-    old_rows = [row for row, tile in enumerate(old_tiles) if len(tile.ring) > 2]
-    shapes = [shapely.polygons(old_tiles[row].ring) for row in old_rows]
-    tree = shapely.STRtree(shapes)
-    pairs, missing = [], 0
-    for row, tile in enumerate(new_tiles):
-        best = None
-        if len(tile.ring) > 2:
-            shape = shapely.polygons(tile.ring)
-            near = [(_overlap(shape, shapes[place]), old_rows[place]) for place in tree.query(shape)]
-            best = max(near, default=None)
-        if best is None or best[0] < LEAST_OVERLAP:
-            missing += 1
-        else:
-            pairs.append((best[1], row))
-    if not pairs:
+    rows = join(old_tiles, new_tiles)
+    found = np.flatnonzero(rows >= 0)
+    if not len(found):
         raise UsageError(
             f"{before} and {after}: no footprint of the second overlaps one of the first by {LEAST_OVERLAP:.0%}; "
             "fly over the same ground with --pose"
         )
-    one, two = (np.array(rows) for rows in zip(*pairs, strict=True))
-    error_m = float(np.hypot(_error_m(old_seen), _error_m(new_seen)))
-    return earlier[one], later[two], [new_tiles[row] for row in two], error_m, missing
+    error_m = float(np.hypot(places_error_m(old_seen), places_error_m(new_seen)))
+    missing = len(rows) - len(found)
+    return earlier[rows[found]], later[found], [new_tiles[row] for row in found], error_m, missing
+
+
+def join(earlier: Sequence[Tile], later: Sequence[Tile]) -> NDArray[np.int64]:
+    """Return for each later tile the row of the earlier one that shows the most of its ground; -1 for none."""
+    import shapely
+
+    rows = [row for row, tile in enumerate(earlier) if len(tile.ring) > 2]
+    shapes = [shapely.polygons(earlier[row].ring) for row in rows]
+    tree = shapely.STRtree(shapes)
+    found = np.full(len(later), -1)
+    for number, tile in enumerate(later):
+        if len(tile.ring) > 2:
+            shape = shapely.polygons(tile.ring)
+            near = [(_overlap(shape, shapes[place]), rows[place]) for place in tree.query(shape)]
+            best = max(near, default=(0.0, -1))
+            found[number] = best[1] if best[0] >= LEAST_OVERLAP else -1
+    return found
 
 
 def _overlap(one: object, other: object) -> float:
@@ -136,7 +147,8 @@ def _overlap(one: object, other: object) -> float:
     return float(common / max(1e-18, shapely.area(one) + shapely.area(other) - common))
 
 
-def _error_m(seen: Sequence[Observation]) -> float:
+def places_error_m(seen: Sequence[Observation]) -> float:
+    """Return the median error of a flight's places, 0 where it has none."""
     errors = [one.place.error_m for one in seen if one.place is not None]
     return float(np.median(errors)) if errors else 0.0
 

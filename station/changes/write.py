@@ -60,7 +60,7 @@ def heat_map(changes: Changes, compared: Compared) -> NDArray[np.uint8]:
 def to_html(changes: Changes, compared: Compared, language: Language) -> bytes:
     """Write the page: both dates under a slider, the heat map, the sentences and a table of limits."""
     title = say("change title", language, before=_name(changes.before), after=_name(changes.after))
-    pictures = [_jpeg(one) for one in (*compared.views, heat_map(changes, compared))]
+    pictures = [jpeg_text(one) for one in (*compared.views, heat_map(changes, compared))]
     names = [say(key, language) for key in ("before", "after", "heat")]
     swipe = tag(
         "div",
@@ -162,7 +162,8 @@ def _properties(changes: Changes, tile: TileChange) -> dict[str, Value]:
     }
 
 
-def _jpeg(pixels: NDArray[np.uint8]) -> str:
+def jpeg_text(pixels: NDArray[np.uint8]) -> str:
+    """Encode RGB pixels as a JPEG in base64."""
     cv2 = opencv()
     _, encoded = cv2.imencode(".jpg", np.ascontiguousarray(pixels[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 85])
     return base64.b64encode(bytes(encoded)).decode()

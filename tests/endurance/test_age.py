@@ -8,7 +8,6 @@ and decoder included, and no arrival stamp is trusted.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -26,27 +25,47 @@ from overflight.runtime.flight.directory import Flight
 from overflight.runtime.stream import Stream
 
 pytest.importorskip("cv2")
+pytest.importorskip("av")
 SECONDS = float(os.environ.get("OVERFLIGHT_ENDURANCE_S", "15"))
 ENGINE_S, FPS, WIDTH, HEIGHT = 0.2, 25, 1280, 720
 CELL, BITS = 20, 40
 SENDER = f"""
 import sys, time
+from fractions import Fraction
+import av
 import numpy as np
 rng = np.random.default_rng(0)
 scene = rng.integers(60, 200, ({HEIGHT} // 8, {WIDTH} // 4), np.uint8).repeat(8, 0).repeat(8, 1)
-colour = np.full({WIDTH * HEIGHT // 2}, 128, np.uint8).tobytes()
-due = time.monotonic()
+grey = np.full(({HEIGHT} * 3 // 2, {WIDTH}), 128, np.uint8)
+coder = av.CodecContext.create("libx264", "w")
+coder.width, coder.height, coder.pix_fmt = {WIDTH}, {HEIGHT}, "yuv420p"
+coder.time_base, coder.framerate = Fraction(1, 90000), Fraction({FPS})
+coder.bit_rate, coder.gop_size, coder.thread_count = 6_000_000, {FPS}, 1
+coder.options = {{"preset": "ultrafast", "tune": "zerolatency"}}
+outputs = [av.open(f"udp://127.0.0.1:{{port}}?pkt_size=1316", "w", format="mpegts", options={{"flush_packets": "1"}})
+           for port in sys.argv[1:]]
+streams = [output.add_stream("libx264", rate={FPS}) for output in outputs]
+for stream in streams:
+    stream.width, stream.height, stream.pix_fmt = {WIDTH}, {HEIGHT}, "yuv420p"
+began = due = time.monotonic()
 number = 0
 while True:
-    due += 1 / {FPS}
+    due = max(due + 1 / {FPS}, time.monotonic() - 1 / {FPS})  # a camera that is late skips pictures
     time.sleep(max(0, due - time.monotonic()))
     shift = number * 8 % {WIDTH}
-    grey = scene[:, shift : shift + {WIDTH}].copy()
+    grey[:{HEIGHT}] = scene[:, shift : shift + {WIDTH}]
     code = time.monotonic_ns() // 1000
     for bit in range({BITS}):
         left = bit * {CELL}
         grey[:{CELL}, left : left + {CELL}] = 235 if code >> bit & 1 else 16
-    sys.stdout.buffer.write(grey.tobytes() + colour)
+    picture = av.VideoFrame.from_ndarray(grey, "yuv420p")
+    picture.pts, picture.time_base = int((code / 1e6 - began) * 90000), Fraction(1, 90000)
+    for packet in coder.encode(picture):
+        for output, stream in zip(outputs, streams):
+            copy = av.Packet(bytes(packet))
+            copy.pts, copy.dts, copy.time_base, copy.stream = packet.pts, packet.dts, packet.time_base, stream
+            copy.is_keyframe = packet.is_keyframe
+            output.mux(copy)
     number += 1
 """
 PLAIN = f"""
@@ -97,26 +116,16 @@ def described(ages_ms: list[float]) -> str:
     return f"{len(ages_ms)} decisions, age p50 {p50:.0f} p95 {p95:.0f} max {max(ages_ms):.0f} ms"
 
 
-def start_sender(ports: list[int]) -> list[subprocess.Popen[bytes]]:
-    pictures = subprocess.Popen([sys.executable, "-c", SENDER], stdout=subprocess.PIPE)
-    outputs = "|".join(f"[f=mpegts]udp://127.0.0.1:{port}?pkt_size=1316" for port in ports)
-    encoder = subprocess.Popen(
-        ["ffmpeg", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{WIDTH}x{HEIGHT}", "-r",
-         str(FPS), "-i", "-", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", str(FPS),
-         "-b:v", "6M", "-flush_packets", "1", "-map", "0:v", "-f", "tee", outputs],
-        stdin=pictures.stdout,
-    )  # fmt: skip
-    assert pictures.stdout is not None
-    pictures.stdout.close()
-    return [pictures, encoder]
+def start_sender(ports: list[int]) -> subprocess.Popen[bytes]:
+    """Send as a camera does: each picture's time stamp is when it was made, however late the sender runs."""
+    return subprocess.Popen([sys.executable, "-c", SENDER, *map(str, ports)])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg program")
 def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> None:
     """Next to it, in the same run over the same pictures, a plain OpenCV loop with the same engine time."""
     ports = [free_port(), free_port()]
-    senders = start_sender(ports)
+    sender = start_sender(ports)
     plain_ages = (tmp_path / "plain").open("w+")
     plain = subprocess.Popen(
         [sys.executable, "-c", PLAIN, f"udp://@127.0.0.1:{ports[1]}", str(Path(__file__).parent)],
@@ -130,6 +139,7 @@ def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: Lab
     stream = Stream(where, overflight.observer)
     flight = Flight.begin(tmp_path / "flight", where, overflight)
     ages_ms: list[float] = []
+    errors_ms: list[float] = []
     stalest_ms: list[float] = []
     own_ms: list[float] = []
     engine_ms: list[float] = []
@@ -139,6 +149,7 @@ def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: Lab
             now_ns, made = time.monotonic_ns(), made_ns(sight.frame.pixels)
             flight.write(sight)
             ages_ms.append((now_ns - made) / 1e6)
+            errors_ms.append((sight.frame.captured_ns - made) / 1e6)
             own_ms.append(sight.observation.age_ns / 1e6)
             engine_ms.append(sight.observation.costs.engine_ns / 1e6)
             if previous:
@@ -149,7 +160,7 @@ def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: Lab
     finally:
         stream.close()
         flight.end("stopped", stream)
-        for process in (plain, *senders):
+        for process in (plain, sender):
             process.kill()
             process.wait()
     plain_ages.seek(0)
@@ -158,13 +169,16 @@ def test_the_newest_decision_stays_young(colour_bundle: Bundle, colour_bank: Lab
     circumstance = f"{SECONDS:g} s of {WIDTH}x{HEIGHT} at {FPS} fps, H.264 over UDP, engine {ENGINE_S * 1e3:g} ms"
     print(f"\n{circumstance}, {dict(stream.dropped)}")
     print(f"overflight:         {described(ages_ms)} (picture made to decision)")
-    print(f"  since arrival:    {described(own_ms)}")
+    print(f"  by the record:    {described(own_ms)}")
+    wrong_ms = float(np.percentile(np.abs(errors_ms), 95))
+    print(f"  error of the record's age: p50 {np.median(errors_ms):.0f} ms, p95 of its size {wrong_ms:.0f} ms")
     print(f"  until superseded: {described(stalest_ms)}")
     print(f"plain OpenCV loop:  {described(loop_ms)}; the last {loop_ms[-1]:.0f} ms")
     # On a shared machine an engine of 200 ms can take longer: compare with what it took.
     bound_ms = [2 * took + 1e3 / FPS for took in engine_ms]
     kept = np.mean([own <= bound for own, bound in zip(own_ms, bound_ms, strict=True)])
     engine = f"engine p50 {np.median(engine_ms):.0f} p95 {np.percentile(engine_ms, 95):.0f} ms"
-    print(f"{engine}; {kept:.2%} of decisions within 2 x engine + one frame of the arrival")
+    print(f"{engine}; {kept:.2%} of decisions within 2 x engine + one frame of the capture; load {os.getloadavg()}")
+    assert wrong_ms <= 1e3 / FPS + 20
     assert kept > 0.9
     assert np.median(ages_ms[-20:]) < np.median(loop_ms[-20:])

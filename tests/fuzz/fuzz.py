@@ -5,11 +5,15 @@ traced: one that reaches a new line of the package is mutated further.
 
 With ``--state FOLDER`` a campaign can be interrupted: the doors take turns, each turn in a process of its own, and what
 a turn found and kept is there for the next one. ``--table`` prints the sums.
+
+An input that holds native code for more than ``STUCK_S`` ends its turn with the stack of every thread; the input that
+was being tried is kept, also when the process is killed. A turn has at most ``MOST_MEMORY`` of address space.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import logging
 import os
@@ -28,12 +32,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 from doors import DOORS, Door  # type: ignore[import-not-found]
 
 SLOW_S = 10.0
+STUCK_S = 60.0
+MOST_MEMORY = 6 << 30
 MOST_BYTES = 65_536
 MOST_KEPT = 2_000
 _TOKENS = [
     *(b"\0", b"\xff", b"\n", b"[", b"{", b'"', b"-", b"1e999", b"NaN", b"null", b"9" * 20, b"\xed\xa0\x80"),
     *(b"=", b"@", b"://", b"#", b"%00", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"),
 ]
+
+
+# Where the input that is being tried lies, so that it is still there when the process is killed.
+TRYING = Path(os.environ["OVERFLIGHT_FUZZ_TRYING"]) if "OVERFLIGHT_FUZZ_TRYING" in os.environ else None
 
 
 class TooSlow(BaseException):
@@ -87,6 +97,9 @@ class Tracer:
 def attempt(door: Door, data: bytes, folder: Path, faults: Counter[str]) -> None:
     """Give one input to a door, and count what it raised that it may not."""
     signal.setitimer(signal.ITIMER_REAL, SLOW_S)
+    if TRYING is not None:
+        TRYING.write_bytes(data)
+        faulthandler.dump_traceback_later(STUCK_S, exit=True)
     try:
         door.take(data, folder)
     except door.allowed:
@@ -171,33 +184,40 @@ def take_turns(doors: list[str], minutes: float, state: Path) -> None:
     """Give each door its turn until it had so many minutes, those with the fewest first."""
     state.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OVERFLIGHT_FUZZ_KEEP", str(state / "faults"))
+    (state / "faults").mkdir(exist_ok=True)
     while True:
         done = {name: sum(turn["minutes"] for turn in turns(state, name)) for name in doors}
         name = min(doors, key=done.__getitem__)
         if done[name] >= minutes - 0.05:
             return
         seed = 1 + sum(len(turns(state, one)) for one in doors)
-        ran = subprocess.run(
-            [
-                sys.executable,
-                __file__,
-                name,
-                f"--minutes={TURN_MINUTES}",
-                f"--seed={seed}",
-                f"--kept={state}/kept/{name}",
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            check=False,
-        )
-        line = ran.stdout.strip().splitlines()[-1] if ran.stdout.strip() else ""
-        if ran.returncode or not line:  # a crash of the whole process: what it tried is not known
-            ended = {f"ended with {ran.returncode}": 1}
-            line = json.dumps({"door": name, "minutes": TURN_MINUTES, "inputs": 0, "kept": 0, "lines": 0,
-                               "faults": ended, "longest_ms": 0.0, "peak_mb": 0, "grown_mb": 0})  # fmt: skip
+        line = take_turn(name, seed, state)
         with (state / "turns.jsonl").open("a") as file:
             file.write(line + "\n")
+
+
+def take_turn(name: str, seed: int, state: Path) -> str:
+    """Fuzz one door in a process of its own; return its line, or one that says how the process ended."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        trying = Path(folder) / "trying"
+        arguments = [name, f"--minutes={TURN_MINUTES}", f"--seed={seed}", f"--kept={state}/kept/{name}"]
+        ran = subprocess.run(
+            [sys.executable, __file__, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OVERFLIGHT_FUZZ_TRYING": str(trying)},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY)),
+        )
+        if ran.returncode == 0 and ran.stdout.strip():
+            return ran.stdout.strip().splitlines()[-1]
+        at = state / "faults" / f"{name}-ended-{ran.returncode}-{seed}"
+        if trying.exists():
+            at.write_bytes(trying.read_bytes())
+        at.with_suffix(".stack").write_text(ran.stderr)
+    nothing: dict[str, object] = {"inputs": 0, "kept": 0, "lines": 0, "longest_ms": 0.0, "peak_mb": 0, "grown_mb": 0}
+    ended = {f"ended with {ran.returncode}": 1}  # what it tried is not known
+    return json.dumps({"door": name, "minutes": TURN_MINUTES, "faults": ended, **nothing})
 
 
 def turns(state: Path, door: str) -> list[dict[str, Any]]:

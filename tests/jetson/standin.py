@@ -12,6 +12,8 @@ address = os.environ["NOTIFY_SOCKET"]
 manager.connect("\0" + address[1:] if address.startswith("@") else address)
 writable = not os.statvfs("/etc").f_flag & os.ST_RDONLY
 print(f"arguments {sys.argv[1:]!r} etc-writable {writable} here {Path.cwd()} user {os.getuid()}", flush=True)
+credentials = Path(os.environ["CREDENTIALS_DIRECTORY"])
+print("credentials", {path.name: len(path.read_bytes()) for path in sorted(credentials.iterdir())}, flush=True)
 Path(f"flight-{os.getpid()}").write_text("", encoding="utf-8")
 manager.send(b"READY=1")
 while True:

@@ -198,16 +198,6 @@ def test_what_cannot_fly_is_not_installed(
     assert not (tmp_path / "configs").exists()
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    """Return a program ``overflight`` that is this checkout's."""
-    program = tmp_path / "overflight"
-    lines = (f"#!{sys.executable}", "import sys", f"sys.path.insert(0, {str(HERE.parents[1] / 'src')!r})")
-    program.write_text("\n".join((*lines, "from overflight.cli import main", "main()")))
-    program.chmod(0o755)
-    return program
-
-
 @needs_root
 def test_a_deployed_bundle_is_used_by_its_link(image: Path) -> None:
     """The links that an update moves stay, and an interrupted update is undone before each start."""
@@ -384,7 +374,8 @@ def test_a_real_manager_restarts_it_when_frames_stop(manager: list[str], tmp_pat
     (tmp_path / "install.py").write_text(
         "from pathlib import Path\nfrom overflight.jetson import service\n"
         f"program = Path({str(HERE / 'standin.py')!r})\n"
-        "service.install(service.Service(watchdog_s=2), 'source = \"test://\"', program=program)\n"
+        "Path('/etc/secret').write_text('rtsp://me:password@h/x')\nPath('/etc/secret').chmod(0o600)\n"
+        "service.install(service.Service(watchdog_s=2), 'source-file = \"/etc/secret\"', program=program)\n"
     )
     source = f"PYTHONPATH={HERE.parents[1] / 'src'}"
     assert inside(manager, "env", source, sys.executable, tmp_path / "install.py") == ""
@@ -393,6 +384,7 @@ def test_a_real_manager_restarts_it_when_frames_stop(manager: list[str], tmp_pat
     assert "'run', '--config', '/run/credentials/overflight.service/flight.toml'" in said
     assert "etc-writable False here /var/lib/overflight" in said
     assert " user 0\n" not in said
+    assert "credentials {'flight.toml': 27, 'source-file': 22}" in said
     time.sleep(3)
     assert "NRestarts=0" in inside(manager, "systemctl", "show", "overflight")
     inside(manager, "touch", "/var/lib/overflight/frames-stopped")
@@ -431,7 +423,11 @@ def test_a_real_flight_under_a_real_manager(
     now = time.time()
     rows = [f"{now + s},49.0,8.0,300,60,0,0,0,-90" for s in range(-5, 600, 5)]
     (tmp_path / "track.csv").write_text("utc_s,lat,lon,alt,rel_alt,yaw,pitch,roll,gimbal_pitch\n" + "\n".join(rows))
-    (tmp_path / "flight.toml").write_text(CONFIG.format(bundle=colour_bundle.directory, port=8391))
+    (tmp_path / "flight.toml").write_text(
+        CONFIG.format(bundle=colour_bundle.directory, port=8391) + 'link-file = ["links"]\n'
+    )
+    (tmp_path / "links").write_text("http://me:password@127.0.0.1:9/x\n")
+    (tmp_path / "links").chmod(0o600)
     install: list[str | Path] = [
         program,
         "service",
@@ -450,6 +446,9 @@ def test_a_real_flight_under_a_real_manager(
     wait_for(manager, "ActiveState=active", timeout_s=90)
     config = inside(manager, "cat", "/etc/overflight/flight.toml")
     assert "# A test flight." in config
+    assert 'link-file = ["link-file"]' in config
+    links = inside(manager, "ls", "-l", "/run/credentials/overflight.service")
+    assert "link-file" in links
     assert f'labels = "{tmp_path}/bank.safetensors"' in config
     ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8391/bank').read().decode())"
     assert colour_bank.sha256 in inside(manager, sys.executable, "-c", ask)

@@ -118,6 +118,26 @@ def fly_over(colour_bundle: Bundle, colour_bank: LabelBank, tmp_path: Path) -> C
 
 
 @pytest.fixture
+def placed() -> Callable[..., Path]:
+    """Return a function that gives each frame of a flight the next square of ground to the east."""
+    import sqlite3
+
+    from overflight.runtime.pose.footprint import Place
+
+    def give(flight: Path, *, lon_deg: float = 8.5) -> Path:
+        with sqlite3.connect(flight / "journal.sqlite") as connection:
+            for row, record in connection.execute("SELECT id, record FROM observations ORDER BY id").fetchall():
+                west = lon_deg + 1e-4 * row
+                ring = ((west, 47.0), (west + 1e-4, 47.0), (west + 1e-4, 47.0001), (west, 47.0001))
+                place = Place(47.00005, west + 5e-5, 3.0, ring, gsd_m=0.1)
+                seen = msgspec.structs.replace(msgspec.json.decode(record, type=Observation), place=place)
+                connection.execute("UPDATE observations SET record = ? WHERE id = ?", (msgspec.json.encode(seen), row))
+        return flight
+
+    return give
+
+
+@pytest.fixture
 def archive(fly_over: Callable[..., Path], tmp_path: Path) -> Archive:
     """Return an archive of two flights: red, green and green, then blue and red."""
     from overflight.station.archive import Archive

@@ -274,3 +274,35 @@ def test_a_journal_deleted_while_it_is_not_open_is_counted(tmp_path: Path, monke
     journal.close()
     assert journal.unrecorded == {"observations": 1}
     assert [one.frame for one in read_observations(tmp_path / "j.sqlite")] == [1]
+
+
+def test_a_lost_journal_is_there_again_before_the_next_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flight that observes nothing any more still ends with a journal."""
+    monkeypatch.setattr(journal_module, "COMMIT_S", 0.02)
+    journal = Journal(tmp_path / "j.sqlite")
+    monkeypatch.setattr(Journal, "_restore", lambda *_: False)
+    for path in tmp_path.glob("j.sqlite*"):
+        path.unlink()
+    _until((tmp_path / "j.sqlite").exists)
+    journal.close()
+    assert list(read_observations(tmp_path / "j.sqlite")) == []
+
+
+def test_a_journal_deleted_while_it_is_being_opened_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its identity is that of the file which was opened, not of whatever lies at the path afterwards."""
+    monkeypatch.setattr(journal_module, "COMMIT_S", 0.02)
+    connect = journal_module.connect
+
+    def deleted(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        monkeypatch.setattr(journal_module, "connect", connect)
+        for one in tmp_path.glob("j.sqlite*"):
+            one.unlink()
+        return connection
+
+    monkeypatch.setattr(journal_module, "connect", deleted)
+    journal = Journal(tmp_path / "j.sqlite")
+    journal.append(observation(0), unit(4))
+    journal.close()
+    assert [one.frame for one in read_observations(tmp_path / "j.sqlite")] == [0]
+    assert not journal.unrecorded

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,44 @@ def other_schema(path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("damage", [damage_header, damage_middle, other_schema])
+def make_outbox(path: Path, script: str) -> None:
+    box = Outbox(path)
+    box.put(Event("old", "begin", "person", 1, 1, 1, 0.5), b"", ["http://127.0.0.1:9/x"])
+    box.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+
+
+def undecodable_column(path: Path) -> None:
+    make_outbox(path, "")
+    raw = path.read_bytes()
+    assert b"\n    handed" in raw
+    path.write_bytes(raw.replace(b"\n    handed", b"\n  \xff handed"))
+
+
+def refusing_trigger(path: Path) -> None:
+    make_outbox(path, "CREATE TRIGGER t BEFORE INSERT ON messages BEGIN SELECT RAISE(ABORT, 'no'); END;")
+
+
+def view_for_a_table(path: Path) -> None:
+    make_outbox(path, "ALTER TABLE pending RENAME TO p; CREATE VIEW pending AS SELECT * FROM p;")
+
+
+def further_column(path: Path) -> None:
+    make_outbox(path, "DROP TABLE pending; CREATE TABLE pending (link, priority, message, handed, x NOT NULL);")
+
+
+def last_number(path: Path) -> None:
+    make_outbox(path, f"UPDATE sqlite_sequence SET seq = {(1 << 63) - 1}")
+
+
+DAMAGES = [
+    *(damage_header, damage_middle, other_schema, undecodable_column),
+    *(refusing_trigger, view_for_a_table, further_column, last_number),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_outbox_is_moved_aside_and_the_flight_begins(
     damage: Callable[[Path], None], event: Step, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -300,6 +338,25 @@ def test_a_row_that_cannot_be_decoded_is_given_up_and_counted(
     assert until(lambda: web.keys == ["f-2/0"])
     (status,) = links.close()
     assert (status.waiting, status.shed) == (0, {"event-unreadable": 1})
+
+
+@pytest.mark.parametrize("column", ["kind = CAST(x'66ff' AS TEXT)", "kind = 'other'", "picture = 9000000000000"])
+def test_a_row_with_another_kind_or_picture_is_given_up_and_counted(
+    column: str, web: Any, event: Step, tmp_path: Path
+) -> None:
+    """No allocation of what a number says, no link that stays silent."""
+    path = tmp_path / "o.sqlite"
+    box = Outbox(path)
+    box.put(event(1), b"", [f"http://***@127.0.0.1:{web.port}/hook"])
+    box.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE messages SET {column}")
+    links = Links.open([web.uri], path)
+    links.publish(event(2))
+    assert until(lambda: web.keys == ["f-2/0"])
+    (status,) = links.close()
+    assert status.waiting == 0
+    assert sum(status.shed.values()) == 1
 
 
 class Failing:

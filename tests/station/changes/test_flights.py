@@ -5,39 +5,23 @@ Covers: station/changes/flights.py station/report_chapters.py
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from click.testing import CliRunner
 
 from overflight.runtime.bank import LabelBank
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import UsageError
-from overflight.runtime.pose.footprint import Place
-from overflight.runtime.records import Observation
 from overflight.station.changes.flights import compare_flights
 
 RED, GREEN = (250, 30, 30), (30, 250, 30)
 
 
-def placed(flight: Path, *, lon_deg: float = 8.5) -> Path:
-    """Give each frame of a flight the next square of ground to the east."""
-    with sqlite3.connect(flight / "journal.sqlite") as connection:
-        for row, record in connection.execute("SELECT id, record FROM observations ORDER BY id").fetchall():
-            west = lon_deg + 1e-4 * row
-            ring = ((west, 47.0), (west + 1e-4, 47.0), (west + 1e-4, 47.0001), (west, 47.0001))
-            place = Place(47.00005, west + 5e-5, 3.0, ring, gsd_m=0.1)
-            seen = msgspec.structs.replace(msgspec.json.decode(record, type=Observation), place=place)
-            connection.execute("UPDATE observations SET record = ? WHERE id = ?", (msgspec.json.encode(seen), row))
-    return flight
-
-
 @pytest.fixture
-def pair(fly_over: Callable[..., Path]) -> tuple[Path, Path]:
+def pair(fly_over: Callable[..., Path], placed: Callable[..., Path]) -> tuple[Path, Path]:
     """Return two flights over twelve places, of which the fifth turned from red to green."""
     colours = [RED] * 12
     first = placed(fly_over("first", colours))
@@ -55,7 +39,7 @@ def test_flights_are_joined_by_their_footprints(
 
 
 def test_flights_over_other_ground_are_refused(
-    fly_over: Callable[..., Path], colour_bundle: Bundle, colour_bank: LabelBank
+    fly_over: Callable[..., Path], placed: Callable[..., Path], colour_bundle: Bundle, colour_bank: LabelBank
 ) -> None:
     first, second = placed(fly_over("first", [RED])), placed(fly_over("second", [RED]), lon_deg=9.0)
     with pytest.raises(UsageError, match="overlaps"):
