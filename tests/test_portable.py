@@ -1,6 +1,8 @@
 """The ground's commands run where the modules and calls of Linux are missing, as on a Windows laptop.
 
 Windows itself is not run here: its modules are taken away, and its byte locks are made of POSIX's.
+
+Covers: runtime/locks.py.
 """
 
 from __future__ import annotations
