@@ -24,7 +24,7 @@ from overflight.models.scenes import (
     fill,
     name_scene,
 )
-from overflight.station.evaluate.measures import recall_at, share
+from overflight.station.evaluate.measures import share
 from overflight.station.evaluate.retrieval import as_queries
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def measure_retrieval(checkpoint: Checkpoint, images: np.ndarray, captions: list
     positive = owner[None] == np.arange(len(captions))[:, None]
     found = {}
     for depth in (1, 5, 10):
-        found[f"image_to_text_R@{depth}"] = share(recall_at(scores, positive, depth)).value
-        found[f"text_to_image_R@{depth}"] = share(recall_at(scores.T, positive.T, depth)).value
+        found[f"image_to_text_R@{depth}"] = measures.recall(scores, positive, depth)
+        found[f"text_to_image_R@{depth}"] = measures.recall(scores.T, positive.T, depth)
     found["mean_recall"] = float(np.mean(list(found.values())))
     return found
 

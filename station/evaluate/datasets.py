@@ -86,7 +86,7 @@ def class_name(folder: str) -> str:
 
 
 def _folders(path: Path, names: dict[str, str] | None, grouped: bool) -> Dataset:
-    """A folder for each class, by themselves or inside folders for each split; ``grouped``: inside folders of topics."""
+    """A folder for each class, by themselves or inside folders for each split; ``grouped``: inside topics."""
 
     def class_folders(root: Path) -> dict[str, Path]:
         around = _visible(root)

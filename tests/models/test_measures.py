@@ -8,6 +8,14 @@ import pytest
 from overflight.models import measures
 
 
+def test_recall_counts_rows_with_any_positive_among_the_best() -> None:
+    """The second row finds its positive only at depth two."""
+    scores = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    positive = np.array([[True, False, False], [False, True, False]])
+    assert measures.recall(scores, positive, 1) == 0.5
+    assert measures.recall(scores, positive, 2) == 1.0
+
+
 def test_the_fitted_sigmoid_finds_the_scale_and_bias_that_made_the_data() -> None:
     """Labels drawn from a known logistic give it back."""
     draw = np.random.default_rng(0)
