@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from overflight.runtime.event import Event
     from overflight.runtime.flight.governor import Step
-    from overflight.runtime.observe import Observer
+    from overflight.runtime.observe import FrameResult, Observer
     from overflight.runtime.overflight import Overflight
     from overflight.runtime.records import FlightRecord, Observation
 
@@ -104,8 +104,7 @@ def fly(
                 peripherals.update(result.frame, located=result.observation.pose is not None)
                 gauges.without_pose = peripherals.without_pose
                 flight.write(result, events := tracker.follow(result.observation, result.decision))
-                gauges.newest.offer(result.observation.frame, result.frame)
-                supervise(result.observation)
+                supervise(result)
                 on_observation(stream, result.observation)
                 write(events)
             because = "stopped" if stream.stopped else "source ended"
@@ -169,11 +168,13 @@ def _notice(gauges: Gauges, trouble: str | None) -> None:
 @contextmanager
 def _supervise(
     gauges: Gauges, banks: Banks, stream: Stream, flight: Flight, config: FlightConfig
-) -> Iterator[Callable[[Observation], None]]:
-    """Run health server, service notifications, bank watch and signals; yields what takes each observation."""
+) -> Iterator[Callable[[FrameResult], None]]:
+    """Run health server, service notifications, bank watch and signals; yields what takes each result."""
     notifier = Notifier()
 
-    def supervise(observation: Observation) -> None:
+    def supervise(result: FrameResult) -> None:
+        observation = result.observation
+        gauges.newest.offer(observation.frame, result.frame)
         if not gauges.ready:
             notifier.say("READY=1")
         gauges.observe(observation)
