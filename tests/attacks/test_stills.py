@@ -123,7 +123,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "boxes.heic": lambda: box(b"ftyp", b"heic" + bytes(4)) + box(b"free", b"") * 2_000_000,
     "boxes.jp2": lambda: box(b"jP  ", b"\r\n\x87\n") + box(b"free", b"") * 2_000_000,
     "chunks.webp": lambda: b"RIFF\xff\xff\xff\x7fWEBP" + b"XMP \0\0\0\0" * 2_000_000,
-} | {f"huge.{kind}": lambda kind=kind: huge(kind) for kind in ("png", "jpg", "bmp", "ppm", "hdr", "ras")}  # type: ignore[misc]
+} | {f"huge.{kind}": lambda kind=kind: huge(kind) for kind in ("png", "jpg", "bmp", "ppm", "hdr", "ras")}
 
 
 @pytest.mark.slow
