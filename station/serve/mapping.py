@@ -148,7 +148,7 @@ def _mb_facts(path: Path) -> dict[str, Any]:
             given = dict(connection.execute("SELECT name, substr(value, 1, 1000) FROM metadata LIMIT 100"))
             least, most = connection.execute("SELECT min(zoom_level), max(zoom_level) FROM tiles").fetchone()
             (first,) = connection.execute("SELECT substr(tile_data, 1, 4) FROM tiles LIMIT 1").fetchone() or (b"",)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the error's own text quotes the damaged file
         raise UsageError(f"{path.name}: not an MBTiles file ({error})") from error
     if not (isinstance(least, int) and isinstance(most, int) and isinstance(first, bytes)):
         raise UsageError(f"{path.name}: not an MBTiles file (its table holds no tiles of bytes)")
@@ -170,7 +170,7 @@ def _mbtile(path: Path, z: int, x: int, y: int) -> bytes | None:
     try:
         with _opened(path) as connection:
             found = connection.execute(query, (z, x, (1 << z) - 1 - y, MOST_TILE_BYTES)).fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise OverflightError(f"{path.name}: {error}") from error
     return found[0] if found is not None and isinstance(found[0], bytes) else None
 
