@@ -61,7 +61,7 @@ def list_urls(where: str, source: str) -> Iterator[Item]:
 @contextmanager
 def fetched(where: str) -> Iterator[Path]:
     """Bring a picture here as a temporary file. Raises SourceError, MissingError where a library is missing."""
-    suffix = PurePosixPath(urlsplit(where).path).suffix.lower()
+    suffix = _suffix(where)
     with TemporaryDirectory(prefix="overflight-") as folder:
         path = Path(folder) / f"picture{suffix if suffix in STILLS else '.jpg'}"
         try:
@@ -80,12 +80,19 @@ def fetched(where: str) -> Iterator[Path]:
 
 
 def _item(where: str, source: str) -> Item:
-    suffix = PurePosixPath(urlsplit(where).path).suffix.lower()
+    suffix = _suffix(where)
     if suffix and suffix not in STILLS:
         raise UsageError(
             f"{redact(where)}: only pictures are read from URLs; copy a video or mosaic first, then name the file"
         )
     return Item("still", redact(source), redact(where), where)
+
+
+def _suffix(where: str) -> str:
+    try:
+        return PurePosixPath(urlsplit(where).path).suffix.lower()
+    except ValueError as error:  # such as half an IPv6 address
+        raise UsageError(f"{redact(where)}: no address ({error}); check it") from error
 
 
 def _system(where: str) -> tuple[Any, str]:
