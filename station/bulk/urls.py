@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 512 << 20  # of one picture; more is refused before it fills the disk
 _CHUNK = 1 << 20
+_MOST_CHARACTERS = 65_536  # of one line of a list
 
 
 def is_url(where: str) -> bool:
@@ -30,7 +31,11 @@ def read_list(path: Path) -> Iterator[str]:
     """Yield the lines of a list of URLs or paths; blank lines and lines that begin with ``#`` are left out."""
     try:
         with path.open(encoding="utf-8-sig") as file:
-            for line in file:
+            while line := file.readline(_MOST_CHARACTERS + 1):
+                if len(line) > _MOST_CHARACTERS:
+                    raise UsageError(
+                        f"{path}: a line of more than {_MOST_CHARACTERS} characters; expected one URL a line"
+                    )
                 where = line.strip()
                 if where and not where.startswith("#"):
                     yield where

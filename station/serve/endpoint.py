@@ -134,7 +134,7 @@ def _operation(one: Endpoint, known: dict[str, Any], components: dict[str, Any])
     refused = {"400": "not possible", "401": "the token is missing", "403": "not allowed", "404": "unknown"}
     refused |= {"409": "failed", "413": "too large", "422": "not as expected", "503": "a part is missing"}
     good: dict[str, Any] = {"description": "done"}
-    binary = {"type": "string", "format": "binary"}
+    binary: dict[str, Any] = {"type": "string", "format": "binary"}
     good["content"] = {
         media: {"schema": known[repr(one.answer)] if one.answer is not File else {} if "json" in media else binary}
         for media in one.media

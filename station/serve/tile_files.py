@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
+import time
 import zlib
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,13 +21,15 @@ from overflight.station.serve.endpoint import Call, File, NotKeptError, RefusedE
 from overflight.station.serve.shapes import TilesAsked, TileSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from overflight.station.serve.desk import Desk
 
 MEDIA = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 REMEMBERED = "tiles.json"
-MOST_TILE_BYTES = 8 << 20
+MOST_TILE_BYTES = 4 << 20  # of a tile, and of a directory of tiles
+MOST_INFLATED_BYTES = 32 << 20
+QUERY_S = 5.0  # the table of an .mbtiles file may be a view, whose query ends when it likes
 MOST_ZOOM = 30
 _PM_RASTER = {2: "png", 3: "jpg", 4: "webp"}
 _guard = threading.Lock()
@@ -112,27 +115,29 @@ def _described(path: Path, _size: int, _changed_ns: int) -> TileSource:
 
 
 def _mb_facts(path: Path) -> dict[str, Any]:
-    """Read an MBTiles 1.3 file's metadata; the zooms from the tiles where it does not say."""
+    """Read an MBTiles 1.3 file's metadata."""
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            given = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM metadata")}
-            (first,) = connection.execute("SELECT tile_data FROM tiles LIMIT 1").fetchone() or (b"",)
-            if not isinstance(first, bytes) or not first:
-                raise UsageError(f"{path.name}: has no tiles")
+        with _opened(path) as connection:
+            given = dict(connection.execute("SELECT name, substr(value, 1, 1000) FROM metadata LIMIT 100"))
             least, most = _zooms(given, connection)
-    except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+            (first,) = connection.execute("SELECT substr(tile_data, 1, 4) FROM tiles LIMIT 1").fetchone() or (b"",)
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the error's own text quotes the damaged file
         raise UsageError(f"{path.name}: not an MBTiles file ({error})") from error
-    form = given.get("format", "").lower() or ("png" if first[:4] == b"\x89PNG" else "jpg")
-    return {"format": form, "least": least, "most": most, "bounds": _bounds(given.get("bounds", "").split(","))}
+    if not (isinstance(least, int) and isinstance(most, int) and isinstance(first, bytes)):
+        raise UsageError(f"{path.name}: not an MBTiles file (its table holds no tiles of bytes)")
+    if not first:
+        raise UsageError(f"{path.name}: has no tiles")
+    form = str(given.get("format") or ("png" if first == b"\x89PNG" else "jpg"))
+    return {"format": form, "least": least, "most": most, "bounds": _bounds(str(given.get("bounds", "")).split(","))}
 
 
-def _zooms(given: dict[str, str], connection: sqlite3.Connection) -> tuple[int, int]:
-    least, most = given.get("minzoom", ""), given.get("maxzoom", "")
-    if not (least.isdecimal() and most.isdecimal()):
-        least, most = connection.execute("SELECT min(zoom_level), max(zoom_level) FROM tiles").fetchone()
-    if not 0 <= int(least) <= int(most) <= MOST_ZOOM:
-        raise ValueError(f"zooms {least} to {most}")
-    return int(least), int(most)
+def _zooms(given: dict[Any, Any], connection: sqlite3.Connection) -> tuple[Any, Any]:
+    """Return the zooms that the file names, else those of its tiles, which takes long where there are many."""
+    named = [str(given.get(name, "")) for name in ("minzoom", "maxzoom")]
+    if all(one.isdecimal() and len(one) < 3 for one in named):
+        return int(named[0]), int(named[1])
+    least, most = connection.execute("SELECT min(zoom_level), max(zoom_level) FROM tiles").fetchone()
+    return least, most
 
 
 def _bounds(edges: list[Any]) -> tuple[float, float, float, float] | None:
@@ -146,61 +151,73 @@ def _bounds(edges: list[Any]) -> tuple[float, float, float, float] | None:
 
 def _mbtile(path: Path, z: int, x: int, y: int) -> bytes | None:
     """Read a tile; MBTiles counts rows from the south."""
+    place = "zoom_level = ? AND tile_column = ? AND tile_row = ?"
+    query = f"SELECT tile_data FROM tiles WHERE {place} AND length(tile_data) <= ?"  # noqa: S608 - a constant
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute(
-                "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?",
-                (z, x, (1 << z) - 1 - y),
-            ).fetchone()
-    except sqlite3.DatabaseError as error:
+        with _opened(path) as connection:
+            found = connection.execute(query, (z, x, (1 << z) - 1 - y, MOST_TILE_BYTES)).fetchone()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise OverflightError(f"{path.name}: {error}") from error
     return found[0] if found is not None and isinstance(found[0], bytes) else None
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database that may be damaged or hostile: no statement takes longer than ``QUERY_S``."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        end_s = time.monotonic() + QUERY_S
+        connection.set_progress_handler(lambda: time.monotonic() > end_s, 10_000)
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        yield connection
+
+
 def _pm_facts(path: Path) -> dict[str, Any]:
     """Read a PMTiles 3 header through the format's own library."""
-
-    def facts(reader: Any) -> dict[str, Any]:
-        header = reader.header()
-        edges = [header[name] / 1e7 for name in ("min_lon_e7", "min_lat_e7", "max_lon_e7", "max_lat_e7")]
-        form = _PM_RASTER.get(int(header["tile_type"].value), "mvt")
-        return {"format": form, "least": header["min_zoom"], "most": header["max_zoom"], "bounds": _bounds(edges)}
-
-    found: dict[str, Any] = _with_pmtiles(path, facts)
-    return found
+    with path.open("rb") as file:
+        header = _pm_reader(file).header()
+    form = _PM_RASTER.get(int(header["tile_type"].value), "mvt")
+    edges = [header[name] / 1e7 for name in ("min_lon_e7", "min_lat_e7", "max_lon_e7", "max_lat_e7")]
+    return {"format": form, "least": header["min_zoom"], "most": header["max_zoom"], "bounds": _bounds(edges)}
 
 
 def _pmtile(path: Path, z: int, x: int, y: int) -> bytes | None:
-    def tile(reader: Any) -> bytes | None:
-        found = reader.get(z, x, y)
-        return None if found is None else _unpacked(bytes(found))
-
-    found: bytes | None = _with_pmtiles(path, tile)
-    return found
-
-
-def _unpacked(tile: bytes) -> bytes:
-    """Undo the compression that some writers put around pictures, up to the size of a tile."""
-    if tile[:2] != b"\x1f\x8b":
-        return tile
-    return zlib.decompressobj(wbits=31).decompress(tile, MOST_TILE_BYTES)
+    with path.open("rb") as file:
+        reader = _pm_reader(file)
+        try:
+            tile = reader.get(z, x, y)
+        except Exception as error:  # the library raises what it meets
+            raise OverflightError(f"{path.name}: its directory is damaged ({error})") from error
+    return None if tile is None else _inflated(tile)
 
 
-def _with_pmtiles(path: Path, use: Callable[[Any], Any]) -> Any:
-    """Open a PMTiles file and use its reader. Raises UsageError where the file is none, or is damaged."""
+def _inflated(content: bytes) -> bytes:
+    """Unpack what is gzip. Raises ValueError beyond ``MOST_INFLATED_BYTES``."""
+    if content[:2] != b"\x1f\x8b":
+        return content
+    inflater = zlib.decompressobj(31)
+    whole = inflater.decompress(content, MOST_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise ValueError(f"more than {MOST_INFLATED_BYTES} bytes once unpacked")
+    return whole
+
+
+def _pm_reader(file: Any) -> Any:
+    """Return the reader of an open PMTiles file. Raises UsageError where the file is none."""
     try:
         from pmtiles.reader import Reader
+
+        def read(start: int, count: int) -> bytes:
+            if count > MOST_TILE_BYTES:
+                raise ValueError(f"a part of {count} bytes; expected at most {MOST_TILE_BYTES}")
+            file.seek(start)
+            part = bytes(file.read(count))
+            _inflated(part)  # the library unpacks directories without a bound
+            return part
+
+        reader = Reader(read)
+        reader.header()
     except ImportError as error:
         raise UsageError("reading .pmtiles needs the serve extra; run: pip install 'overflight[serve]'") from error
-    try:
-        with path.open("rb") as file:
-
-            def read(start: int, count: int) -> bytes:
-                file.seek(start)
-                return file.read(min(count, MOST_TILE_BYTES))
-
-            return use(Reader(read))
-    except OSError as error:
-        raise UsageError(f"{path.name}: {error.strerror or error}") from error
-    except Exception as error:  # the library raises what it meets in a damaged file
-        raise UsageError(f"{path.name}: not a PMTiles 3 file, or damaged ({error or type(error).__name__})") from error
+    except Exception as error:  # the library raises what it meets
+        raise UsageError(f"not a PMTiles 3 file ({error})") from error
+    return reader

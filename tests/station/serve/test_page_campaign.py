@@ -490,7 +490,8 @@ def write_mosaic(path: Path) -> Path:
     import cv2
 
     tifffile = pytest.importorskip("tifffile")
-    stills = [cv2.imread(str(one))[:, :, ::-1] for one in sorted(STILLS.glob("*.JPG"))[:4]]
+    stills: list[Any] = [cv2.imread(str(one)) for one in sorted(STILLS.glob("*.JPG"))[:4]]
+    stills = [one[:, :, ::-1] for one in stills]
     rows = [np.concatenate([cv2.resize(one, (1200, 1200)) for one in stills[at : at + 2]], axis=1) for at in (0, 2)]
     pixels = np.dstack([np.concatenate(rows), np.full((2400, 2400), 255, np.uint8)])
     pixels[:700, :700] = 0
