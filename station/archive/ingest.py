@@ -17,7 +17,7 @@ from overflight.runtime.bundle import hash_file
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.directory import BANKS, JOURNAL, RECORD, read_record
 from overflight.runtime.flight.journal_reader import JournalReader
-from overflight.station.archive.places import tile_places
+from overflight.station.archive.places import place_of, tile_places
 from overflight.station.archive.segment import SUFFIX, SegmentWriter
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def write_rows(reader: JournalReader, path: Path) -> tuple[list[IndexRow], int, 
                 continue
             writer = writer or SegmentWriter(path, len(embedding))
             writer.append(embedding)
-            rows.append(_row(observation, 0, observation.label, observation.place))
+            rows.append(_row(observation, 0, observation.label, place_of(observation)))
             if tiles is not None and observation.tiles is not None:
                 writer.append(tiles)
                 rows += _tile_rows(observation)
@@ -241,7 +241,7 @@ def _tile_rows(observation: Observation) -> Iterator[IndexRow]:
     """Yield a row for each tile, placed in its part of the frame's footprint."""
     grid = observation.tiles
     assert grid is not None
-    places = tile_places(observation.place, grid.rows, grid.columns)
+    places = tile_places(place_of(observation), grid.rows, grid.columns)
     for number, (label, place) in enumerate(zip(grid.labels, places, strict=True), start=1):
         yield _row(observation, number, label, place)
 

@@ -1,4 +1,4 @@
-"""The ground that each tile of a frame shows, from the footprint of the whole frame."""
+"""The ground that a frame and each of its tiles show: from its footprint, or from the map that it was cut from."""
 
 from __future__ import annotations
 
@@ -7,13 +7,37 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from overflight.runtime.pose.footprint import Place
+from overflight.station.degrees import transformer
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from overflight.runtime.pose.footprint import Place
+    from overflight.runtime.records import Observation
+    from overflight.runtime.window import Window
 
 # The corners of a footprint in the picture, as pose/footprint.py orders them: x to the right, y down, in [0, 1].
 _CORNERS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0))
+
+
+def place_of(observation: Observation) -> Place | None:
+    """Return where a frame lies: its own place, or that of the window of a map that it was cut from."""
+    if observation.place is not None or observation.window is None:
+        return observation.place
+    return _place_on_map(observation.window)
+
+
+def _place_on_map(window: Window) -> Place | None:
+    """Return the place of a window; its error is one pixel, for a map does not say how well it was surveyed."""
+    if window.transform is None or window.epsg is None or (to_degrees := transformer(window.epsg)) is None:
+        return None
+    t = window.transform
+    columns, rows = np.array([*_CORNERS, (0.5, 0.5)]).T * np.array([[window.width], [window.height]])
+    lon, lat = to_degrees(t[0] + columns * t[1] + rows * t[2], t[3] + columns * t[4] + rows * t[5])
+    if not np.isfinite([lon, lat]).all():
+        return None
+    ring = tuple((float(x), float(y)) for x, y in zip(lon[:4], lat[:4], strict=True))
+    return Place(float(lat[4]), float(lon[4]), window.gsd_m or 0.0, ring, gsd_m=window.gsd_m)
 
 
 def tile_places(place: Place | None, rows: int, columns: int) -> list[Place | None]:

@@ -78,14 +78,16 @@ def _maxima(
     try:
         found = np.load(kept, allow_pickle=False)
     except (OSError, ValueError):
-        found = matrix.cosines(flight, _vectors(archive, flight.tower, texts, embed)).max(axis=1)
+        found = matrix.cosines(flight, background_vectors(archive, flight.tower, embed)).max(axis=1)
         _keep(kept, found)
     return np.asarray(found, np.float32)
 
 
-def _vectors(
-    archive: Archive, tower: str, texts: list[str], embed: Callable[[Sequence[str]], NDArray[np.float32]]
+def background_vectors(
+    archive: Archive, tower: str, embed: Callable[[Sequence[str]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
+    """Return the background texts as unit vectors ``[B, D]``, kept in the archive's cache."""
+    texts = background_texts()
     key = hashlib.sha256("\n".join((tower, *texts)).encode()).hexdigest()[:16]
     kept = archive.directory / "cache" / f"background-{key}.npy"
     try:
