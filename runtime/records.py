@@ -14,6 +14,8 @@ SCHEMA = 2  # of a flight directory
 SKIPPED = {"fps": "fps", "duty": "duty", "similar": "similar", "paced": "fps", "resting": "duty"}
 """Reasons for which a frame was not evaluated because the user asked so; format 1 named two of them otherwise."""
 
+_ABSENT = msgspec.Raw(b"null")
+
 
 class Score(msgspec.Struct, frozen=True, omit_defaults=True):
     """How well one label fits one frame.
@@ -70,22 +72,70 @@ class Observation(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def utc_ns(self) -> int | None:
         """When the picture was taken: the source's own time, else the telemetry's; None where neither tells."""
-        if self.captured_utc_ns is not None:
-            return self.captured_utc_ns
-        return (self.pose.utc_ns or None) if self.pose is not None else None
+        return _utc_ns(self)
 
     @property
     def moment_ns(self) -> int | None:
-        """When the picture was taken, on the clock that intervals are measured by.
+        """When the picture was taken, on the clock that intervals are measured by."""
+        return _moment_ns(self)
 
-        The position in a recording, the time in a still's Exif, the monotonic clock for a live source. None for a still
-        or a recording without a time: how fast it was processed says nothing about the world.
-        """
-        if self.media_ns is not None:
-            return self.media_ns
-        if self.name is not None or self.window is not None:
-            return self.captured_utc_ns
-        return None if self.captured_utc_ns is None else self.captured_ns  # a live source always knows the time of day
+
+class Glance(msgspec.Struct):
+    """An observation without scores and tiles, and with pose and place read on demand: what following events needs."""
+
+    frame: int
+    captured_ns: int
+    bank: str
+    engine: str
+    captured_utc_ns: int | None = None
+    media_ns: int | None = None
+    name: str | None = None
+    kept_pose: msgspec.Raw = msgspec.field(name="pose", default=_ABSENT)
+    kept_place: msgspec.Raw = msgspec.field(name="place", default=_ABSENT)
+    kept_window: msgspec.Raw = msgspec.field(name="window", default=_ABSENT)
+
+    @property
+    def pose(self) -> Pose | None:
+        """Where the camera was."""
+        return msgspec.json.decode(self.kept_pose, type=Pose | None)
+
+    @property
+    def place(self) -> Place | None:
+        """What ground the frame showed."""
+        return msgspec.json.decode(self.kept_place, type=Place | None)
+
+    @property
+    def window(self) -> Window | None:
+        """Where the frame lies in the mosaic that it was cut from."""
+        return msgspec.json.decode(self.kept_window, type=Window | None)
+
+    @property
+    def utc_ns(self) -> int | None:
+        """When the picture was taken: the source's own time, else the telemetry's; None where neither tells."""
+        return _utc_ns(self)
+
+    @property
+    def moment_ns(self) -> int | None:
+        """When the picture was taken, on the clock that intervals are measured by."""
+        return _moment_ns(self)
+
+
+def _utc_ns(seen: Observation | Glance) -> int | None:
+    if seen.captured_utc_ns is not None:
+        return seen.captured_utc_ns
+    return (seen.pose.utc_ns or None) if seen.pose is not None else None
+
+
+def _moment_ns(seen: Observation | Glance) -> int | None:
+    """Return the position in a recording, the time in a still's Exif, the monotonic clock for a live source.
+
+    None for a still or a recording without a time: how fast it was processed says nothing about the world.
+    """
+    if seen.media_ns is not None:
+        return seen.media_ns
+    if seen.name is not None or seen.window is not None:
+        return seen.captured_utc_ns
+    return None if seen.captured_utc_ns is None else seen.captured_ns  # a live source always knows the time of day
 
 
 def split_skipped(observation: Observation) -> Observation:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from overflight.runtime.decisions.decide import Decider, Decision
+from overflight.runtime.decisions.decide import Decider
 from overflight.runtime.decisions.event_tracker import EventRules, EventTracker
 from overflight.runtime.decisions.incident import Incidents
-from overflight.runtime.decisions.match import Match, Matcher
+from overflight.runtime.decisions.match import Matcher
 from overflight.runtime.errors import UsageError
 from overflight.runtime.event import Event
-from overflight.runtime.flight.directory import JOURNAL, read_record
-from overflight.runtime.flight.journal_reader import JournalReader
+from overflight.runtime.flight.directory import read_record
+from overflight.station.archive.rows import glances_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.runtime.bank import LabelBank
+    from overflight.runtime.decisions.decide import Decision
     from overflight.station.archive import Archive, ArchivedFlight
 
 CHUNK_ROWS = 8_192
-_NOTHING = Decision(None, {}, {})
 
 
 class Rescored(msgspec.Struct, frozen=True):
@@ -54,19 +55,17 @@ def rescore(archive: Archive, bank: LabelBank, flight: ArchivedFlight, rules: Ev
     directory = archive.flight_directory(flight.id)
     tracker = EventTracker(rules or EventRules(), f"{read_record(directory).started_utc_ns:x}")
     incidents = Incidents()
+    used = bank.sha256[:16]
     decisions = decide_rows(bank, archive.vectors(flight))
     frames: Counter[str] = Counter()
     tiles: Counter[str] = Counter()
     events: list[Event] = []
-    for observation, embedding, tile_embeddings in JournalReader(directory / JOURNAL).frames():
-        if embedding is None:
-            continue
+    for seen, tile_count in glances_of(archive, flight):
         decision = next(decisions)
         frames[decision.label or ""] += 1
-        tile_count = 0 if tile_embeddings is None or observation.tiles is None else len(observation.tiles.labels)
-        for _ in range(tile_count):
-            tiles[next(decisions).label or ""] += 1
-        seen = msgspec.structs.replace(observation, label=decision.label, bank=bank.sha256[:16])
+        for tile in islice(decisions, tile_count):
+            tiles[tile.label or ""] += 1
+        seen.bank = used
         events += map(incidents.join, tracker.follow(seen, decision))
     events += map(incidents.join, tracker.end())
     return Rescored(flight.id, flight.name, bank.sha256, dict(frames), dict(tiles), tuple(events))
@@ -76,11 +75,4 @@ def decide_rows(bank: LabelBank, vectors: NDArray[np.float16]) -> Iterator[Decis
     """Yield the decision for each row of unit embeddings ``[N, D]``, in order."""
     matcher, decider = Matcher(bank), Decider(bank)
     for start in range(0, len(vectors), CHUNK_ROWS):
-        matches = matcher.match_rows(vectors[start : start + CHUNK_ROWS].astype(np.float32))
-        possible = decider.possible(matches)
-        for row, decided in enumerate(possible):
-            yield decider.decide(Match(*(part[row] for part in _parts(matches)))) if decided else _NOTHING
-
-
-def _parts(matches: Match) -> tuple[NDArray[np.float32], ...]:
-    return matches.cosines, matches.logits, matches.scores, matches.shares
+        yield from decider.decide_rows(matcher.match_rows(vectors[start : start + CHUNK_ROWS].astype(np.float32)))

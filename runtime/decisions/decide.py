@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -53,9 +54,11 @@ class Decider:
         self._background = np.flatnonzero([label.background for label in labels])
         self._groups = {label.text: label.group for label in labels if label.group}
         groups = np.array([label.group or "" for label in labels])
-        self._exclusive = [np.flatnonzero(groups == name) for name in header.exclusive]
+        exclusive = [np.flatnonzero(groups == name) for name in header.exclusive]
+        self._exclusive = [(rows, np.arange(len(rows))) for rows in exclusive]
         own = np.array([np.nan if one.threshold is None else one.threshold for one in labels], np.float32)
         self._unset = np.isnan(own)
+        self._places = np.arange(len(labels))
         self._only_best = header.threshold is None
         sigmoid = header.activation == "sigmoid"
         common = np.float32(header.threshold if header.threshold is not None else LEAST_SCORE if sigmoid else 0.0)
@@ -70,23 +73,30 @@ class Decider:
 
     def decide(self, match: Match) -> Decision:
         """Decide which labels the frame shows."""
-        candidates, judged = self._candidates(match), _judged(match)
-        present = candidates & self._enough(match, judged, self._begin)
+        present, still = self._shown(match)
         rows = np.flatnonzero(present)
         label = self._names[rows[np.argmax(match.logits[rows])]] if len(rows) else None
-        still = self._named(candidates & self._enough(match, judged, self._stay), match)
-        return Decision(label, self._named(present, match), still, self._groups)
+        return Decision(label, self._named(present, match), self._named(still, match), self._groups)
+
+    def decide_rows(self, matches: Match) -> Iterator[Decision]:
+        """Yield what ``decide`` answers to each of many answers ``[N, K]``: the same rule on all of them at once."""
+        present, still = self._shown(matches)
+        best = np.where(present, matches.logits, -np.inf).argmax(axis=-1)
+        begun, stays = self._named_rows(present, matches), self._named_rows(still, matches)
+        names = np.array([*self._names, None], object)[np.where(present.any(axis=-1), best, len(self._names))]
+        nothing = Decision(None, {}, {}, self._groups)
+        for label, shown, stay in zip(names, begun, stays, strict=True):
+            yield Decision(label, shown, stay, self._groups) if shown or stay else nothing
 
     def present(self, match: Match) -> NDArray[np.bool_]:
         """Return which rows of the bank are present, ``[K]``."""
-        rows: NDArray[np.bool_] = self._candidates(match) & self._enough(match, _judged(match), self._begin)
-        return rows
+        return self._shown(match)[0]
 
-    def possible(self, matches: Match) -> NDArray[np.bool_]:
-        """Return which of many answers ``[N, K]`` can show a label, ``[N]``: ``decide`` finds nothing in the others."""
-        enough = self._enough(matches, _judged(matches), self._stay)
-        enough[:, self._background] = False
-        return np.asarray(enough.any(axis=1), np.bool_)
+    def _shown(self, match: Match) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which labels are present, and which would be if they had begun before; ``[K]`` or ``[N, K]``."""
+        candidates, judged = self._candidates(match), _judged(match)
+        present = candidates & self._enough(match, judged, self._begin)
+        return present, candidates & self._enough(match, judged, self._stay)
 
     def _enough(self, match: Match, judged: Floats, needs: tuple[Floats, Floats]) -> NDArray[np.bool_]:
         """Whether each label reaches what it needs: a share or score, and a score."""
@@ -97,33 +107,40 @@ class Decider:
         return enough
 
     def _candidates(self, match: Match) -> NDArray[np.bool_]:
-        beaten = match.logits[self._background].max() if len(self._background) else -np.inf
-        candidates: NDArray[np.bool_] = match.logits > beaten
-        for rows in self._exclusive:
-            winner = rows[np.argmax(match.logits[rows])]
-            kept = candidates[winner]
-            candidates[rows] = False
-            candidates[winner] = kept
+        logits = match.logits
+        beaten = logits[..., self._background].max(axis=-1, keepdims=True) if len(self._background) else -np.inf
+        candidates: NDArray[np.bool_] = logits > beaten
+        for rows, places in self._exclusive:
+            candidates[..., rows] &= places == logits[..., rows].argmax(axis=-1)[..., None]
         if self._only_best or self._margin:
             candidates &= ~self._held_back(match)
         return candidates
 
     def _held_back(self, match: Match) -> NDArray[np.bool_]:
         """Which labels without a threshold of their own are out: all without a lead, else all but the best."""
-        best = int(np.argmax(match.logits))
-        held: NDArray[np.bool_] = self._unset.copy()
-        if self._leads(match.scores, best):
-            held[best] = False
-            held &= self._only_best
+        best = match.logits.argmax(axis=-1)[..., None]
+        free = (self._places == best) | (not self._only_best)
+        held: NDArray[np.bool_] = self._unset & ~(free & self._leads(match.scores, best))
         return held
 
-    def _leads(self, scores: NDArray[np.float32], best: int) -> bool:
-        if not self._margin or len(scores) < 2:
+    def _leads(self, scores: Floats, best: NDArray[np.intp]) -> NDArray[np.bool_] | bool:
+        """Whether the best label leads by the margin, ``[1]`` or ``[N, 1]``."""
+        if not self._margin or scores.shape[-1] < 2:
             return True
-        return float(scores[best] - np.partition(scores, -2)[-2]) >= self._margin
+        second = np.partition(scores, -2, axis=-1)[..., -2:-1]
+        lead = np.take_along_axis(scores, best, axis=-1) - second
+        enough: NDArray[np.bool_] = lead.astype(np.float64) >= self._margin
+        return enough
 
     def _named(self, mask: NDArray[np.bool_], match: Match) -> dict[str, float]:
         return {self._names[row]: float(match.scores[row]) for row in np.flatnonzero(mask)}
+
+    def _named_rows(self, mask: NDArray[np.bool_], matches: Match) -> Iterator[dict[str, float]]:
+        """Yield what ``_named`` returns for each row."""
+        _, columns = at = np.nonzero(mask)
+        pairs = zip(map(self._names.__getitem__, columns.tolist()), matches.scores[at].tolist(), strict=True)
+        for count in np.count_nonzero(mask, axis=-1).tolist():
+            yield dict(islice(pairs, count)) if count else {}
 
 
 def _judged(match: Match) -> Floats:

@@ -11,7 +11,9 @@ from overflight.runtime.event import Event, EventType
 
 if TYPE_CHECKING:
     from overflight.runtime.decisions.decide import Decision
-    from overflight.runtime.records import Observation
+    from overflight.runtime.records import Glance, Observation
+
+    Sighting = Observation | Glance
 
 CHANGE = 0.1  # a score that has risen by so much since the last message is worth another one
 _INTERVALS = 9  # the usual interval between observations is the median of so many
@@ -41,7 +43,7 @@ class _Track:
     """One label's recent past."""
 
     marks: deque[bool]
-    first: Observation | None = None  # the first observation of the present run of marks
+    first: Sighting | None = None  # the first observation of the present run of marks
     event: Event | None = None  # the last step, while the event lasts
     best: float = 0.0
     ended_ns: int | None = None
@@ -58,13 +60,16 @@ class EventTracker:
     flight: str
     _tracks: dict[str, _Track] = field(default_factory=dict)
     _count: int = 0
-    _last: Observation | None = None
+    _last: Sighting | None = None
     _last_moment_ns: int | None = None
     _intervals: deque[int] = field(default_factory=lambda: deque(maxlen=_INTERVALS))
 
-    def follow(self, observation: Observation, decision: Decision) -> list[Event]:
+    def follow(self, observation: Sighting, decision: Decision) -> list[Event]:
         """Take one observation's decision and return what it began, changed or ended."""
         events = self.end() if self._after_gap(observation) else []
+        if not (decision.present or self._tracks):
+            self._last = observation
+            return events
         for label in decision.present:
             if label not in self._tracks:
                 self._tracks[label] = _Track(deque(maxlen=self.rules.window))
@@ -84,7 +89,7 @@ class EventTracker:
         self._tracks.clear()
         return ended
 
-    def _after_gap(self, observation: Observation) -> bool:
+    def _after_gap(self, observation: Sighting) -> bool:
         """Whether so much time passed since the last observation that nothing is known about it."""
         now_ns, before_ns = observation.moment_ns, self._last_moment_ns
         if now_ns is None:
@@ -93,11 +98,12 @@ class EventTracker:
         if before_ns is None:
             return False
         passed_ns = abs(now_ns - before_ns)  # the stills of a folder need not be in order of time
-        usual_ns = median(self._intervals) if self._intervals else passed_ns
+        gap = bool(self._intervals) and passed_ns > self.rules.gap_s * 1e9
+        gap = gap and passed_ns > _SLOW * median(self._intervals)
         self._intervals.append(passed_ns)
-        return passed_ns > max(self.rules.gap_s * 1e9, _SLOW * usual_ns)
+        return gap
 
-    def _step(self, label: str, track: _Track, observation: Observation, decision: Decision) -> list[Event]:
+    def _step(self, label: str, track: _Track, observation: Sighting, decision: Decision) -> list[Event]:
         score = (decision.still if track.event else decision.present).get(label)
         track.marks.append(score is not None)
         if score is not None:
@@ -116,17 +122,17 @@ class EventTracker:
             return [self._record("begin", label, track, observation, decision.groups.get(label))]
         return []
 
-    def _lasts(self, track: _Track, observation: Observation) -> bool:
+    def _lasts(self, track: _Track, observation: Sighting) -> bool:
         lasted_ns = _passed_ns(track.first, observation)
         return lasted_ns is None or lasted_ns >= self.rules.least_s * 1e9
 
-    def _cools_down(self, track: _Track, observation: Observation) -> bool:
+    def _cools_down(self, track: _Track, observation: Sighting) -> bool:
         now_ns = observation.moment_ns
         if track.ended_ns is None or now_ns is None:
             return False
         return 0 <= now_ns - track.ended_ns < self.rules.cool_down_s * 1e9
 
-    def _finish(self, label: str, track: _Track, observation: Observation) -> Event:
+    def _finish(self, label: str, track: _Track, observation: Sighting) -> Event:
         event = self._record("end", label, track, observation)
         track.event, track.first, track.best = None, None, 0.0
         track.marks.clear()
@@ -134,7 +140,7 @@ class EventTracker:
         return event
 
     def _record(
-        self, kind: EventType, label: str, track: _Track, observation: Observation, group: str | None = None
+        self, kind: EventType, label: str, track: _Track, observation: Sighting, group: str | None = None
     ) -> Event:
         previous = track.event
         first = track.first or observation
@@ -162,7 +168,7 @@ class EventTracker:
         return track.event
 
 
-def _passed_ns(first: Observation | None, last: Observation) -> int | None:
+def _passed_ns(first: Sighting | None, last: Sighting) -> int | None:
     """Return the time between two observations by the source's own clock, None where it does not tell."""
     if first is None or first.moment_ns is None or last.moment_ns is None:
         return None

@@ -14,7 +14,7 @@ from overflight.runtime.errors import OverflightError
 from overflight.runtime.event import Event
 from overflight.runtime.flight.journal import FORMAT
 from overflight.runtime.log import say
-from overflight.runtime.records import Observation, split_skipped
+from overflight.runtime.records import Glance, Observation, split_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,6 +71,12 @@ class JournalReader:
         ):
             for observation in self._decoded("observations", self._observation, record):
                 yield RecordedFrame(observation, self._vectors(embedding, 1), self._tiles(tile_embeddings, observation))
+
+    def glances(self) -> Iterator[Glance]:
+        """Yield in order what following events needs of the observations whose embedding was not shed."""
+        decoder = msgspec.json.Decoder(Glance)
+        for (record,) in self._select("SELECT record FROM observations WHERE embedding NOT NULL ORDER BY id"):
+            yield from self._decoded("observations", decoder.decode, record)
 
     def embeddings(self) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """Return the frame numbers ``[N]`` and unit embeddings float16 ``[N, D]`` of every frame that has one."""

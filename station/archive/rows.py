@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from overflight.runtime.errors import OverflightError
 from overflight.runtime.flight.directory import JOURNAL
 from overflight.runtime.flight.journal_reader import JournalReader
 from overflight.runtime.records import Observation
 from overflight.station.archive.places import place_of, tile_places
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from overflight.runtime.pose.footprint import Place
+    from overflight.runtime.records import Glance
     from overflight.station.archive.store import Archive, ArchivedFlight
     from overflight.station.ground.footprints import Ring
 
@@ -31,6 +35,24 @@ def observation_of(archive: Archive, flight: str, frame: int) -> Observation | N
         return None if found is None else msgspec.json.decode(found[0], type=Observation)
     except msgspec.DecodeError:
         return None
+
+
+def glances_of(archive: Archive, flight: ArchivedFlight) -> Iterator[tuple[Glance, int]]:
+    """Yield a flight's frames that have rows, in order of the rows, with the number of their tiles.
+
+    Raises OverflightError where the journal has no longer what the index was made from.
+    """
+    with archive.read() as connection:
+        tiles = connection.execute(
+            "SELECT frame, max(tile) FROM rows WHERE id >= ? AND id < ? GROUP BY id - tile ORDER BY id",
+            (flight.first, flight.first + flight.rows),
+        ).fetchall()
+    glances = JournalReader(archive.flight_directory(flight.id) / JOURNAL).glances()
+    for frame, count in tiles:
+        glance = next((one for one in glances if one.frame == frame), None)
+        if glance is None:
+            raise OverflightError(f"{flight.name}: frame {frame} is not in its journal; run: overflight archive check")
+        yield glance, count
 
 
 def grid_of(archive: Archive, flight: str, frame: int) -> tuple[int, int] | None:

@@ -5,7 +5,9 @@ Covers: station/commands/rescore.py.
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,10 +16,11 @@ import pytest
 
 from overflight.runtime.bank import Label, LabelBank
 from overflight.runtime.decisions.decide import Decider
+from overflight.runtime.decisions.event_tracker import EventRules, EventTracker
 from overflight.runtime.decisions.match import Match, Matcher
-from overflight.runtime.errors import UsageError
+from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.directory import JOURNAL
-from overflight.runtime.flight.journal_reader import read_events, read_observations
+from overflight.runtime.flight.journal_reader import JournalReader, read_events, read_observations
 from overflight.station.archive import Archive
 from overflight.station.rescore import decide_rows, rescore
 
@@ -60,12 +63,46 @@ def test_a_bank_of_another_tower_is_refused(archive: Archive, colour_bank: Label
         rescore(archive, LabelBank.make(header, colour_bank.vectors), archive.flights()[0])
 
 
+def test_frames_without_an_embedding_and_damaged_rows_are_passed_over(
+    fly_over: Callable[..., Path], colour_bank: LabelBank, tmp_path: Path
+) -> None:
+    """Every decision meets its own frame: events are those of the whole observations with their own embeddings."""
+    flight = fly_over("holes", [RED] * 7 + [GREEN] * 7 + [BLUE] * 7)
+    with closing(sqlite3.connect(flight / JOURNAL)) as journal:
+        journal.execute("UPDATE observations SET embedding = NULL WHERE frame IN (0, 8, 9)")
+        journal.execute("UPDATE observations SET record = '{' WHERE frame IN (2, 20)")
+        journal.commit()
+    archive = Archive(tmp_path / "archive")
+    kept, _ = archive.add(flight)
+    again = rescore(archive, colour_bank, kept)
+    matcher, decider = Matcher(colour_bank), Decider(colour_bank)
+    tracker, expected = EventTracker(EventRules(), again.events[0].flight), []
+    for seen, embedding, _ in JournalReader(flight / JOURNAL).frames():
+        if embedding is not None:
+            expected += tracker.follow(seen, decider.decide(matcher.match(embedding.astype(np.float32))))
+    expected += tracker.end()
+    assert sum(again.frames.values()) == 16
+    assert [msgspec.structs.replace(event, score=0.0) for event in again.events] == [
+        msgspec.structs.replace(event, score=0.0, bank=colour_bank.sha256[:16]) for event in expected
+    ]
+
+
+def test_a_journal_that_lost_a_frame_is_said(archive: Archive, colour_bank: LabelBank) -> None:
+    """The index names it, so no other frame takes its decision."""
+    flight = archive.flights()[0]
+    with closing(sqlite3.connect(archive.flight_directory(flight.id) / JOURNAL)) as journal:
+        journal.execute("DELETE FROM observations WHERE frame = 1")
+        journal.commit()
+    with pytest.raises(OverflightError, match="frame 1 is not in its journal"):
+        rescore(archive, colour_bank, flight)
+
+
 @pytest.mark.parametrize("exclusive", [(), ("colour",)])
 @pytest.mark.parametrize("threshold", [None, 0.3])
 def test_many_rows_are_decided_as_one_by_one(
     colour_bank: LabelBank, exclusive: tuple[str, ...], threshold: float | None
 ) -> None:
-    """The shortcut for rows that can show nothing, and the product over many rows, change no decision."""
+    """The product over many rows changes no decision."""
     labels = tuple(
         msgspec.structs.replace(label, group="colour" if exclusive else None, background=label.text == "blue")
         for label in colour_bank.header.labels

@@ -5,14 +5,16 @@ Covers: runtime/decisions/decide.py.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from overflight.runtime.bank import Label, LabelBank
+from overflight.runtime.bank import BankHeader, Label, LabelBank
 from overflight.runtime.decisions.decide import Decider
-from overflight.runtime.decisions.match import Matcher
+from overflight.runtime.decisions.match import Match, Matcher
 
 
 def unit(*numbers: float) -> NDArray[np.float32]:
@@ -92,3 +94,33 @@ def test_a_best_label_without_a_lead_is_unknown(colour_bank: LabelBank) -> None:
     match = Matcher(colour_bank).match(unit(1, 0.95, -1))
     assert Decider(colour_bank, margin=0.5).decide(match).label is None
     assert Decider(colour_bank).decide(match).label == "red"
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("threshold", [None, 0.2])
+@pytest.mark.parametrize("margin", [0.0, 0.05])
+def test_many_answers_are_decided_as_one_by_one(
+    activation: Literal["sigmoid", "softmax"], threshold: float | None, margin: float
+) -> None:
+    """Groups, background, own thresholds and equal logits: the same label and the same scores, row by row."""
+    random = np.random.default_rng(3)
+    vectors = random.standard_normal((9, 8)).astype(np.float32)
+    vectors[4] = vectors[3]  # two labels of one group, and two without, that always tie
+    vectors[7] = vectors[6]
+    groups = ("a", "a", None, "b", "b", None, None, None, "open")
+    labels = tuple(
+        Label(f"l{k}", (f"l{k}",), group=group, threshold=0.3 if k in (0, 5) else None, background=k == 5)
+        for k, group in enumerate(groups)
+    )
+    header = BankHeader(
+        schema=2, name="all", model="m", tower="t" * 64, activation=activation, logit_scale=1.5, logit_bias=-1.0,
+        labels=labels, exclusive=("a", "b"), threshold=threshold,
+    )  # fmt: skip
+    bank = LabelBank.make(header, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    decider = Decider(bank, margin)
+    found = random.standard_normal((400, 8)).astype(np.float32)
+    matches = Matcher(bank).match_rows(found / np.linalg.norm(found, axis=1, keepdims=True))
+    rows = zip(matches.cosines, matches.logits, matches.scores, matches.shares, strict=True)
+    one_by_one = [decider.decide(Match(*row)) for row in rows]
+    assert list(decider.decide_rows(matches)) == one_by_one
+    assert len({decision.label for decision in one_by_one}) > 3
