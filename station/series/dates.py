@@ -54,13 +54,15 @@ def read_date(text: str) -> Dated:
 
 
 def date_in_name(name: str) -> Dated | None:
-    """Return the date in a file's name; None where there is none, or more than one."""
+    """Return the date in a file's name; None where there is none.
+
+    A name with two times of one day has that day, one with two days of one month that month; two years are no date.
+    """
     today = datetime.now(timezone.utc)
     for form in _IN_NAMES:
         dates = [dated for found in form.finditer(name) if (dated := _dated(found, "name")) is not None]
-        if dates:
-            one = {dated.begin_utc_ns for dated in dates}
-            return dates[0] if len(one) == 1 and _moment(dates[0].begin_utc_ns) <= today else None
+        if len({dated.begin_utc_ns for dated in dates}) == 1:
+            return dates[0] if _moment(dates[0].begin_utc_ns) <= today else None
     return None
 
 
