@@ -71,7 +71,7 @@ def answers(
         steps = steps_of(stack, background)
         for tile, share in zip(follow(stack, steps, background), shares, strict=True):
             found["tiles under the mask" if share > COVERED else "other tiles"][said_of(tile)] += 1
-        named.update(named_intervals(intervals(steps, FALSE_ALARM)))
+        named.update(named_intervals(intervals(steps, background.high, FALSE_ALARM)))
     return {name: dict(counts) for name, counts in found.items()} | {"series": len(series), "named": dict(named)}
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _SPREADS = 6.0  # robust spreads above the median, where no background pair is given
 _LOW_SPREADS = 3.0
+_LEAST_LIMIT = 0.02  # embeddings are kept in 16 bits: two flights of one film differ by rounding alone
 
 
 def compare_flights(
@@ -101,7 +102,8 @@ def own_limits(first: NDArray[np.float32], second: NDArray[np.float32]) -> Backg
     scores = none.scores(first, second)
     middle = float(np.median(scores))
     spread = 1.4826 * float(np.median(np.abs(scores - middle)))
-    return replace(none, high=middle + _SPREADS * spread + 1e-6, low=middle + _LOW_SPREADS * spread + 1e-6)
+    high, low = (middle + spreads * spread for spreads in (_SPREADS, _LOW_SPREADS))
+    return replace(none, high=max(_LEAST_LIMIT, high), low=max(_LEAST_LIMIT / 2, low))
 
 
 def _joined(

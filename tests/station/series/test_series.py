@@ -56,7 +56,7 @@ def followed(*tiles: list[Any]) -> Any:
     vectors = np.array([[np.zeros(3) if vector is None else vector for vector in tile] for tile in tiles])
     stack = Stack(vectors.transpose(1, 0, 2).astype(np.float32), known, None)
     steps = steps_of(stack, NONE)
-    return follow(stack, steps, NONE), intervals(steps, 0.01)
+    return follow(stack, steps, NONE), intervals(steps, NONE.high, 0.01)
 
 
 def test_the_interval_of_a_change_and_whether_it_lasted() -> None:
