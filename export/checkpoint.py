@@ -158,6 +158,10 @@ class Checkpoint:
             )
         return self._stored[name].shape
 
+    def dtype(self, name: str) -> str:
+        """Return how a tensor is stored, as safetensors names it: F32, F16 or BF16."""
+        return self._stored[name].dtype
+
     def weight(self, name: str, *shape: int) -> Weight:
         """Return a tensor, unread, whose shape must be what the settings imply. Raises UsageError."""
         got = self.shape(name)

@@ -49,7 +49,7 @@ def prove_from_outside(checkpoint: Checkpoint, bundle: Bundle) -> OutsideProof:
     pictures = [picture(height, width, seed) for seed, (height, width) in enumerate(((200, 200), (170, 301)))]
     if checkpoint.adapted:
         raise UsageError(f"{checkpoint.source}: --prove cannot load a merged adapter; export without --prove")
-    publisher = _OpenClip(checkpoint) if checkpoint.layout == "open_clip" else _Transformers(checkpoint)
+    publisher = OpenClip(checkpoint) if checkpoint.layout == "open_clip" else _Transformers(checkpoint)
     try:
         with _quiet():
             theirs = publisher.embed(pictures, TEXTS)
@@ -82,7 +82,7 @@ def picture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     return painted
 
 
-class _OpenClip:
+class OpenClip:
     """open_clip's own loading of a directory, or of a file into one of its architectures."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -91,10 +91,11 @@ class _OpenClip:
         self.name = f"open_clip {self._library.__version__}, torch {self._torch.__version__}"
 
     def embed(self, pictures: list[NDArray[np.uint8]], texts: tuple[str, ...]) -> tuple[Vectors, Vectors]:
+        """Prepare and embed pictures and texts."""
         from PIL import Image
 
         with tempfile.TemporaryDirectory(prefix="overflight-") as scratch:
-            model, prepare, tokenizer = self._create(Path(scratch))
+            model, prepare, tokenizer = self.create(Path(scratch))
         model.eval()
         with self._torch.no_grad():
             images = self._torch.stack([prepare(Image.fromarray(one)) for one in pictures])
@@ -103,7 +104,7 @@ class _OpenClip:
                 unit(model.encode_text(tokenizer(list(texts))).double().numpy()),
             )
 
-    def _create(self, scratch: Path) -> tuple[Any, Any, Any]:
+    def create(self, scratch: Path) -> tuple[Any, Any, Any]:
         """Return the model, the preparation of pictures and the tokenizer, as open_clip makes them."""
         (weights,), like = self._checkpoint.files, self._checkpoint.like
         if self._checkpoint.classes:

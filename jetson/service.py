@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,14 @@ from string import Template
 
 from overflight.jetson.checks import parse_groups
 from overflight.jetson.credentials import drop_in, separate
+from overflight.jetson.install_steps import Steps
 from overflight.jetson.sysfs import text
 
 UNITS = Path("etc/systemd/system")
 CONFIGS = Path("etc/overflight")
 HOME = Path("/var/lib/overflight")
 UNIT = UNITS / "overflight.service"
+PAGE_UNIT = UNITS / "overflight-serve.service"
 PORT = 9180  # of the first service's health server; another service takes the next one that is free
 MADE_BY = "Overflight service"  # the comment of the user that install makes: remove deletes no other
 GROUPS = ("video", "render", "dialout")
@@ -100,24 +101,24 @@ def render(service: Service, root: Path = Path("/"), program: Path | None = None
         state = f"{HOME.name} {HOME.name}/%i" if service.name else HOME.name
         writable = f"StateDirectory={state}\nStateDirectoryMode=0755"
     else:
-        writable = f"ReadWritePaths={_quote(service.home)}"
+        writable = f"ReadWritePaths={quote(service.home)}"
     template = Template(Path(__file__).with_name("overflight.service").read_text(encoding="utf-8"))
     return template.substitute(
-        program=_quote(program),
+        program=quote(program),
         resume=_resume(service, program),
         config=f"/{CONFIGS}/{'%i' if service.name else 'flight'}.toml",
         name=service.unit_file.name,
         described=" (%i)" if service.name else "",
-        home=_specifier(str(service.home)),
-        work=_specifier(str(service.home)) + below,
+        home=specifier(str(service.home)),
+        work=specifier(str(service.home)) + below,
         user=service.user,
         groups=" ".join(group for group in GROUPS if group in groups),
         watchdog_s=service.watchdog_s,
         memory_high=service.memory_high,
         memory_max=service.memory_max,
         writable=writable,
-        protect_home=_protect_home(program, configs),
-        devices="\n".join(f"DeviceAllow={_specifier(device)} rw" for device in (*_DEVICES, *service.devices)),
+        protect_home=protect_home(program, configs),
+        devices="\n".join(f"DeviceAllow={specifier(device)} rw" for device in (*_DEVICES, *service.devices)),
     )
 
 
@@ -141,7 +142,7 @@ def install(
             f"{service.unit_file.name}: the service {others[0]} uses it with other options; "
             "give the same --home, --user, --watchdog, --device and --deployed"
         )
-    steps = _Steps(dry_run)
+    steps = Steps(dry_run)
     steps.write(root / service.config, config, 0o600)
     steps.write(root / service.unit_file, unit, 0o644)
     if secrets:
@@ -149,8 +150,7 @@ def install(
     elif not dry_run:
         steps.delete(root / service.drop_in)
     steps.link(root / service.link, Path("/") / service.unit_file)
-    if not _user(root, service.user):
-        steps.run("useradd", *_prefix(root), *_user_options(service), service.user)
+    make_user(steps, root, service.user, service.home)
     if root != Path("/"):
         return steps.done
     work = service.home / service.name
@@ -170,24 +170,23 @@ def remove(service: Service, root: Path = Path("/"), *, purge: bool = False) -> 
     Flights, engines and the outbox stay, owned by root, unless ``purge`` is set. What other services need stays too.
     """
     service = _as_installed(service, root)
-    steps = _Steps()
+    steps = Steps()
     live = root == Path("/") and systemd_runs(root)
     if live and ((root / service.unit_file).exists() or (root / service.link).is_symlink()):
         steps.run("systemctl", "stop", service.unit)
         steps.run("systemctl", "reset-failed", service.unit, needed=False)
     steps.delete(root / service.link, root / service.config, root / CONFIGS / "source.env", root / service.drop_in)
     steps.delete_empty((root / service.drop_in).parent)
-    others = _installed(root)
+    others = [*installed(root), *(["page"] if (root / PAGE_UNIT).exists() else [])]
     if not _instances(root, service):
         steps.delete(root / service.unit_file)
     if live:
         steps.run("systemctl", "daemon-reload")
     if not others:
-        if f":{MADE_BY}:" in _user(root, service.user):
-            steps.run("userdel", *_prefix(root), service.user)
+        remove_user(steps, root, service.user)
         steps.delete_empty(root / CONFIGS, root / service.link.parent)
     if root == Path("/"):
-        _remove_home(service, steps, last=not others, purge=purge)
+        remove_home(service, steps, last=not others, purge=purge)
     return steps.done if any(line != "ran systemctl daemon-reload" for line in steps.done) else []
 
 
@@ -227,10 +226,10 @@ def _resume(service: Service, program: Path) -> str:
     """Undo an interrupted deployment before each start; if that fails, the flight starts nevertheless."""
     if not service.deployed:
         return ""
-    return f"ExecStartPre=-{_quote(program)} update --resume --home {_quote(service.home)}\n"
+    return f"ExecStartPre=-{quote(program)} update --resume --home {quote(service.home)}\n"
 
 
-def _protect_home(program: Path, configs: str) -> str:
+def protect_home(program: Path, configs: str) -> str:
     """Hide home directories, unless something that the service reads lies there."""
     read = [str(program), str(program.resolve()), *_own_files(), *re.findall(r'"(/[^"]*)', configs)]
     return "read-only" if any(path.startswith(_HOMES) for path in read) else "yes"
@@ -246,82 +245,33 @@ def _environment_home(unit: str) -> Path | None:
     return None if found is None else Path(found[1].replace("%%", "%"))
 
 
-class _Steps:
-    """Does one thing after another and notes each in words; in a dry run it only notes."""
-
-    def __init__(self, dry_run: bool = False) -> None:
-        self._dry_run = dry_run
-        self.done: list[str] = []
-
-    def write(self, path: Path, content: str, mode: int) -> None:
-        readers = "readable by root only" if mode == 0o600 else "readable by all"
-        self._note(f"write {path} ({readers})", f"wrote {path} ({readers})")
-        if not self._dry_run:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, content, mode)
-
-    def link(self, path: Path, to: Path) -> None:
-        if path.is_symlink() and path.readlink() == to:
-            return
-        self._note(f"link {path}, to start at boot", f"linked {path}, to start at boot")
-        if not self._dry_run:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            path.symlink_to(to)
-
-    def folder(self, path: Path) -> None:
-        if not path.is_dir():
-            self._note(f"make {path}", f"made {path}")
-            if not self._dry_run:
-                path.mkdir(parents=True, exist_ok=True)
-
-    def own(self, path: Path, user: str) -> None:
-        self._note(f"give {path} to {user}", f"gave {path} to {user}")
-        if not self._dry_run:
-            shutil.chown(path, user)
-
-    def delete(self, *paths: Path) -> None:
-        for path in paths:
-            if path.exists() or path.is_symlink():
-                self.done.append(f"deleted {path}")
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-    def delete_empty(self, *folders: Path) -> None:
-        for folder in folders:
-            if folder.is_dir() and not any(folder.iterdir()):
-                self.done.append(f"deleted {folder}")
-                folder.rmdir()
-
-    def run(self, *command: str, needed: bool = True) -> None:
-        self._note(f"run {' '.join(command)}", f"ran {' '.join(command)}")
-        if self._dry_run:
-            return
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode and needed:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
-
-    def _note(self, would: str, did: str) -> None:
-        self.done.append(f"would {would}" if self._dry_run else did)
-
-
-def _user_options(service: Service) -> list[str]:
+def make_user(steps: Steps, root: Path, user: str, home: Path) -> None:
+    """Make the user of a service, unless it is there."""
+    if user_entry(root, user):
+        return
     shell = shutil.which("nologin") or "/usr/sbin/nologin"
-    home = ["--home-dir", str(service.home), "--no-create-home"]
-    return ["--system", *home, "--shell", shell, "--comment", MADE_BY]
+    options = ["--system", "--home-dir", str(home), "--no-create-home", "--shell", shell, "--comment", MADE_BY]
+    steps.run("useradd", *_prefix(root), *options, user)
+
+
+def remove_user(steps: Steps, root: Path, user: str) -> None:
+    """Delete the user of a service if install made it."""
+    if f":{MADE_BY}:" in user_entry(root, user):
+        steps.run("userdel", *_prefix(root), user)
 
 
 def _prefix(root: Path) -> list[str]:
     return [] if root == Path("/") else ["--prefix", str(root)]
 
 
-def _installed(root: Path) -> list[str]:
+def installed(root: Path) -> list[str]:
     """Return the names of the configurations that are there."""
     return sorted(path.stem for path in (root / CONFIGS).glob("*.toml"))
 
 
 def _instances(root: Path, service: Service) -> list[str]:
     """Return the other services that share a service's unit."""
-    return [name for name in _installed(root) if service.name and name not in ("flight", service.name)]
+    return [name for name in installed(root) if service.name and name not in ("flight", service.name)]
 
 
 def _as_installed(service: Service, root: Path) -> Service:
@@ -334,7 +284,8 @@ def _as_installed(service: Service, root: Path) -> Service:
     return replace(service, home=home, user=user[1])
 
 
-def _remove_home(service: Service, steps: _Steps, *, last: bool, purge: bool) -> None:
+def remove_home(service: Service, steps: Steps, *, last: bool, purge: bool) -> None:
+    """Delete a home that is empty or shall be purged; give what stays to root once the last service is gone."""
     work = service.home / service.name
     if purge and (service.name or last):
         steps.delete(work)
@@ -349,28 +300,18 @@ def _remove_home(service: Service, steps: _Steps, *, last: bool, purge: bool) ->
         steps.done.append(f"kept the flights and engines in {service.home}, owned by root now")
 
 
-def _specifier(value: str) -> str:
+def specifier(value: str) -> str:
     """Hide a percent sign from systemd's specifiers."""
     return value.replace("%", "%%")
 
 
-def _quote(argument: str | Path) -> str:
+def quote(argument: str | Path) -> str:
     """Quote one word of a command line as systemd.service(5) reads it: specifiers, variables, then the quotes."""
-    word = _specifier(str(argument)).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$").replace("\n", "\\n")
+    word = specifier(str(argument)).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$").replace("\n", "\\n")
     return f'"{word}"' if not word or any(sign in word for sign in " \t;\\\"'#") else word
 
 
-def _user(root: Path, user: str) -> str:
+def user_entry(root: Path, user: str) -> str:
     """Return a user's line in the system's list of users; empty where there is none."""
     lines = (text(root / "etc/passwd") or "").splitlines()
     return next((line for line in lines if line.startswith(f"{user}:")), "")
-
-
-def _write(path: Path, content: str, mode: int) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, radians
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -54,7 +54,13 @@ def cover(flights: Iterable[Path], *, area: Ring | None = None, cell_m: float | 
     ``cell_m`` is the side of the cells in which looks are counted; by itself an eighth of a typical footprint. Stale
     places do not count. Raises UsageError where no frame has a footprint.
     """
-    places, without = _places(flights)
+    return cover_places(*_places(flights), area=area, cell_m=cell_m)
+
+
+def cover_places(
+    places: list[Place], without: int, *, area: Ring | None = None, cell_m: float | None = None
+) -> Coverage:
+    """Return the coverage of footprints; ``without`` counts the frames that have none."""
     if not places:
         raise UsageError(f"none of {without} frames has a footprint; fly with --pose and --camera")
     shapely = _shapely()
@@ -153,12 +159,16 @@ def _places(flights: Iterable[Path]) -> tuple[list[Place], int]:
     without = 0
     for flight in flights:
         for observation in JournalReader(flight / JOURNAL).observations():
-            place = observation.place
-            if place is None or len(place.footprint) < 3 or place.stale:
-                without += 1
+            if counts(observation.place):
+                places.append(observation.place)
             else:
-                places.append(place)
+                without += 1
     return places, without
+
+
+def counts(place: Place | None) -> TypeGuard[Place]:
+    """Whether a place says which ground was shown: it has a footprint, of a pose that can be trusted."""
+    return place is not None and len(place.footprint) >= 3 and not place.stale
 
 
 def _cells(

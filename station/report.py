@@ -16,6 +16,7 @@ from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.flight.directory import BANKS
 from overflight.station.chart import colours, extent, fold, histogram, lasting, moment, timeline
+from overflight.station.coverage_chapter import coverage_chapter
 from overflight.station.event_table import PICTURED, tabulate_events
 from overflight.station.map import draw_map
 from overflight.station.page import data, page, tag
@@ -62,7 +63,8 @@ def make_report(summary: Summary, *, video: str | None = None, chapters: Sequenc
         picked = {label.label: surest(summary, label) for label in _pictured(summary)}
         began = [event.first for event in summary.events[:PICTURED]]
         jpegs = fetch(summary, {*began, *(row for rows in picked.values() for row in rows)})
-        body += [_flown(summary, columns, video), draw_map(summary, colour), tabulate_events(summary, colour, jpegs)]
+        body += [_flown(summary, columns, video), draw_map(summary, colour), coverage_chapter(summary)]
+        body += [tabulate_events(summary, colour, jpegs)]
         body += [_labels(summary), _pictures(summary, picked, jpegs), _latency(summary), _banks(summary)]
     body += [*chapters, *_losses(summary), _origin(summary)]
     return page(f"{source} · flight report", [tag("main", body)], style="report.css", script="report.js")
@@ -218,7 +220,8 @@ def _labels(summary: Summary) -> Element:
         ("First seen", "number"),
         ("Last seen", "number"),
     ]
-    head += [("Events", "number phone-extra"), ("Longest", "number extra"), ("Frames", "number extra")]
+    head += [("Present", "number phone-extra"), ("Events", "number phone-extra")]
+    head += [("Longest", "number extra"), ("Frames", "number extra")]
     head += [("Best score", "number extra")]
     rows = [
         tag(
@@ -236,13 +239,11 @@ def _labels(summary: Summary) -> Element:
                     (lasting(summary.axis, label.weight), "number phone-extra"),
                     (moment(summary, label.first), "number moment"),
                     (moment(summary, label.last), "number moment"),
-                    (
-                        f"{label.events} in {lasting(summary.axis, label.present)}" if label.events else "-",
-                        "number phone-extra",
-                    ),
+                    (lasting(summary.axis, label.shown), "number phone-extra"),
+                    (_present(summary, label), "number phone-extra"),
                     (lasting(summary.axis, label.longest), "number extra"),
                     (f"{label.count:,}", "number extra"),
-                    ("-" if label.label is None else f"{label.best:.2f}", "number extra"),
+                    (f"{label.best:.2f}" if label.label is not None and label.best else "-", "number extra"),
                 )
             ],
         )

@@ -14,6 +14,7 @@ from overflight.runtime.flight.directory import JOURNAL, OBSERVATIONS, read_reco
 from overflight.runtime.flight.journal_reader import read_observations
 from overflight.runtime.records import Observation
 from overflight.station.event_summary import EventSummary, summarise_events
+from overflight.station.presence import present_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,7 +37,8 @@ class LabelSummary:
 
     ``weight`` is the seconds (or pictures) it was the answer, ``share`` the same as a part of the flight,
     ``longest`` its longest unbroken run. ``first`` and ``last`` are rows of the flight. A label that was present next
-    to a better one has ``events`` and no rows of its own; ``present`` is how long its events lasted together.
+    to a better one has no weight of its own; ``shown`` is for how long it was present, as the best or not, and
+    ``present`` how long its events lasted together.
     """
 
     label: str | None
@@ -49,6 +51,7 @@ class LabelSummary:
     best: float
     events: int = 0
     present: float = 0.0
+    shown: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,9 @@ def summarise(flight: Path) -> Summary:
         taken_utc_ns=next((at for seen in observations if (at := seen.utc_ns) is not None), None),
         unreadable=unreadable,
         frames_per_s=(len(captured_s) - 1) / busy_s if busy_s > 0 else None,
-        labels=_with_events(_labels(answers, scores, weights), events),
+        labels=_with_presence(
+            _with_events(_labels(answers, scores, weights), events), present_rows(flight, observations), weights
+        ),
     )
 
 
@@ -163,6 +168,26 @@ def _with_events(labels: list[LabelSummary], events: list[EventSummary]) -> list
         replace(label, events=len(found), present=sum(event.lasted for event in found))
         for label in (*labels, *present)
         for found in [own.get(label.label or "", [])]
+    ]
+
+
+def _with_presence(
+    labels: list[LabelSummary], present: dict[str, list[int]], weights: NDArray[np.float64]
+) -> list[LabelSummary]:
+    """Add for how long each label was present, and those that were present without an event and never the best."""
+    known = {label.label for label in labels}
+    others = [
+        LabelSummary(name, 0, 0.0, 0.0, 0.0, rows[0], rows[-1], 0.0)
+        for name, rows in present.items()
+        if name not in known
+    ]
+    return [
+        replace(
+            label, shown=float(weights[rows].sum()), first=min(label.first, rows[0]), last=max(label.last, rows[-1])
+        )
+        if (rows := present.get(label.label or ""))
+        else replace(label, shown=label.weight)
+        for label in (*labels, *others)
     ]
 
 

@@ -29,6 +29,8 @@ def desk(tmp_path: Path) -> Path:
     film = ROOT / "station" / "demo" / "flight.mp4"
     for name in ("flight.mp4", "station/demo/flight.mp4"):
         shutil.copy(film, tmp_path / name)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "bundle").symlink_to(BUNDLE)  # what make demo leaves
     (tmp_path / "scenes.txt").write_text("meadow\nforest\nroad\n")
     shutil.copytree(ROOT / "models" / "default", tmp_path / "Git-RSCLIP")  # stands in for weights that are not ours
     (tmp_path / "overflight").write_text(f'#!/bin/sh\nexec {sys.executable} -m overflight "$@"\n')

@@ -8,18 +8,21 @@ import pwd
 import re
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from overflight.jetson import page_service as pages
 from overflight.jetson import service as room
 from overflight.jetson.checks import parse_groups
 from overflight.jetson.credentials import copy_credential, separate
+from overflight.jetson.page_service import PageService
 from overflight.jetson.sysfs import text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _ROOT = click.option(
     "--root",
@@ -93,6 +96,11 @@ def command() -> None:
     type=click.IntRange(1, 65535),
     help=f"Port of the health server.  [default: the configuration's, or the first free one from {room.PORT}]",
 )
+@click.option("--serve", is_flag=True, help="Install the page of a field station instead: SOURCE is its archive.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the page.  [default: that of overflight serve]")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="The page's token; only root need be able to read it."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be done.")
 @click.option("--no-check", is_flag=True, help="Skip the check of source, bank, bundle, engine and links.")
 @_ROOT
@@ -104,6 +112,9 @@ def install(
     labels: Path | None,
     bundle: Path | None,
     health: int | None,
+    serve: bool,
+    port: int | None,
+    token_file: Path | None,
     dry_run: bool,
     no_check: bool,
     root: Path,
@@ -120,9 +131,17 @@ def install(
     sudo overflight service install /dev/video0 --labels bank.safetensors
     sudo overflight service install --config flight.toml
     sudo overflight service install csi://0 --deployed -- --pose udpin:0.0.0.0:14550
+    sudo overflight service install --serve archive --port 8440 -- --flights /var/lib/overflight/flights
     """
 
     def act() -> list[str]:
+        if serve:
+            for given, option in ((config, "config"), (labels, "labels"), (health, "health")):
+                if given is not None:
+                    raise click.UsageError(f"--{option} is for flights; leave it out with --serve")
+            return _page(source, options, bundle, port, token_file, root, runs, dry_run=dry_run, no_check=no_check)
+        if port or token_file:
+            raise click.UsageError("--port and --token-file are for --serve; the port of a flight is --health")
         service = room.Service(**runs)
         here = [*([] if source is None else [source]), *options]
         files = _files(service, config, labels, bundle)
@@ -157,16 +176,21 @@ def show(as_json: bool, **runs: Any) -> None:
 @command.command()
 @_NAME
 @click.option("--purge", is_flag=True, help="Delete its flights and engines too.")
+@click.option("--serve", is_flag=True, help="Remove the page of a field station.")
 @_ROOT
 @_JSON
-def remove(name: str, purge: bool, root: Path, as_json: bool) -> None:
+def remove(name: str, purge: bool, serve: bool, root: Path, as_json: bool) -> None:
     """Stop the service and delete all that install made; flights and engines stay without --purge.
 
     \b
     sudo overflight service remove
     sudo overflight service remove --name front
+    sudo overflight service remove --serve
     """
-    _act(lambda: room.remove(room.Service(name), root, purge=purge), as_json=as_json)
+    if serve and name:
+        raise click.UsageError("--serve: the page has no --name; remove them one by one")
+    service = room.Service(name)
+    _act(lambda: pages.remove(root, purge=purge) if serve else room.remove(service, root, purge=purge), as_json=as_json)
 
 
 def _files(service: room.Service, config: Path | None, labels: Path | None, bundle: Path | None) -> list[str]:
@@ -208,32 +232,91 @@ def _check(service: room.Service, config: str) -> None:
     """
     config, secrets = separate(config)
     identity = _identity(service.user) if os.geteuid() == 0 else {}
-    memory = Path("/run") if identity and os.access("/run", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="overflight-", dir=memory) as place:
-        folder = Path(place)
+    with _copies(secrets, identity) as folder:
         (folder / "flight.toml").write_text(config, encoding="utf-8")
-        for name, path in secrets.items():
-            copy_credential(path, folder / name)
-        if identity:
-            for path in (folder, *folder.iterdir()):
-                os.chown(path, identity["user"], identity["group"])
+        _given(folder, identity)
         _run(service, ["--config", str(folder / "flight.toml"), "--print-config", "--check"], identity)
 
 
 def _run(service: room.Service, arguments: list[str], identity: dict[str, Any]) -> str:
     command = [str(room.program_path()), "run", *arguments]
-    environment = os.environ | {"OVERFLIGHT_HOME": str(service.home)}
+    return _checked(command, {"OVERFLIGHT_HOME": str(service.home)}, identity, service.user)
+
+
+def _checked(command: list[str], environment: dict[str, str], identity: dict[str, Any], user: str) -> str:
+    """Run a command and return what it printed; its failure is ours, with its reason and exit code."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **identity)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=os.environ | environment, **identity
+        )
     except OSError as error:
         raise _Missing(
-            f"{command[0]}: {error.strerror} for the user {service.user}; install overflight where every user can read"
+            f"{command[0]}: {error.strerror} for the user {user}; install overflight where every user can read"
         ) from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         kind = {2: click.UsageError, 3: _Missing}.get(done.returncode, click.ClickException)
         raise kind(reason.removeprefix("overflight: "))
     return str(done.stdout)
+
+
+def _page(
+    source: str | None,
+    options: tuple[str, ...],
+    bundle: Path | None,
+    port: int | None,
+    token_file: Path | None,
+    root: Path,
+    runs: dict[str, Any],
+    *,
+    dry_run: bool,
+    no_check: bool,
+) -> list[str]:
+    """Install the page; ``source`` is its archive, and ``options`` are further ones of ``overflight serve``."""
+    if runs["name"] or runs["deployed"] or runs["devices"]:
+        raise click.UsageError("--name, --deployed and --device are for flights; leave them out with --serve")
+    archive = None if source is None or source.startswith("-") else Path(source).absolute()
+    arguments = [*([] if source is None else [str(archive or source)]), *map(_absolute, options)]
+    arguments += [] if bundle is None else ["--bundle", str(bundle.absolute())]
+    arguments += [] if port is None else ["--port", str(port)]
+    token = None if token_file is None else token_file.absolute()
+    page = PageService(tuple(arguments), archive, token, runs["home"], runs["user"])
+    if root == Path("/") and not no_check:
+        _check_page(page)
+    return pages.install(page, root, dry_run=dry_run)
+
+
+def _absolute(argument: str) -> str:
+    """Make a path that exists absolute: the service runs in another folder. Addresses and options stay as they are."""
+    return str(Path(argument).absolute()) if not argument.startswith("-") and Path(argument).exists() else argument
+
+
+def _check_page(page: PageService) -> None:
+    """Let ``overflight serve`` check its options as the service's user, with a copy of the token if it has one."""
+    identity = _identity(page.user) if os.geteuid() == 0 else {}
+    asked = [str(room.program_path()), "serve", *page.arguments, "--check"]
+    with _copies({} if page.token_file is None else {"token": page.token_file}, identity) as folder:
+        token = [] if page.token_file is None else ["--token-file", str(folder / "token")]
+        _checked([*asked, *token], {"OVERFLIGHT_HOME": str(page.home)}, identity, page.user)
+
+
+@contextmanager
+def _copies(secrets: dict[str, Path], identity: dict[str, Any]) -> Iterator[Path]:
+    """Copy files that belong to root alone for the service's user, in memory, for as long as the block runs."""
+    memory = Path("/run") if identity and os.access("/run", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="overflight-", dir=memory) as place:
+        folder = Path(place)
+        for name, path in secrets.items():
+            copy_credential(path, folder / name)
+        yield _given(folder, identity)
+
+
+def _given(folder: Path, identity: dict[str, Any]) -> Path:
+    """Give a folder and its files to the service's user, if this is root."""
+    if identity:
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, identity["user"], identity["group"])
+    return folder
 
 
 def _identity(user: str) -> dict[str, Any]:

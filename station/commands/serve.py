@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from overflight.station.serve.desk import Settings
 
 _PATH: Any = click.Path(path_type=Path)
 PORT = 8440
@@ -23,6 +26,7 @@ PORT = 8440
 @click.option("--port", type=click.IntRange(1, 65535), default=PORT, show_default=True)
 @click.option("--name", "names", multiple=True, help="A host name that browsers use for this machine; repeatable.")
 @click.option("--token-file", type=_PATH, help="A file with the token; made by itself where other machines can reach.")
+@click.option("--check", is_flag=True, help="Check the options, archive, bundle and port, and exit.")
 @click.option("--demo", is_flag=True, help="Show a small archive that is made on the spot.")
 def command(
     archive: Path | None,
@@ -33,6 +37,7 @@ def command(
     port: int,
     names: tuple[str, ...],
     token_file: Path | None,
+    check: bool,
     demo: bool,
 ) -> None:
     """Serve the page of a field station: live flights, search, review, upload, labels from choices, a map.
@@ -58,10 +63,39 @@ def command(
     token = _token(host, token_file)
     settings = Settings(archive, bundle, flights, _links(aircraft), host, port, names, token)
     address = f"http://{'[' + host + ']' if ':' in host else host}:{port}/"
+    if check:
+        _check(settings, given=token_file is not None)
+        click.echo(f"{address}: ready")
+        return
     click.echo(f"{address}  (stop with Ctrl-C)")
     if token is not None:
         click.echo(f"token: {token}" if token_file is None else f"token: in {token_file}")
     serve(Desk(settings))
+
+
+def _check(settings: Settings, *, given: bool) -> None:
+    """Raise an error for what a service could not serve: its reader is not there to see it."""
+    import socket
+
+    from overflight.runtime.errors import UsageError
+    from overflight.station.serve.desk import Desk
+
+    if settings.token is not None and not given:
+        raise UsageError(f"--host {settings.host}: a service needs its token in a file; give one with --token-file")
+    desk = Desk(settings)
+    if settings.archive is not None:
+        desk.archive.flights()
+    for flight in settings.flights:
+        if not flight.is_dir():
+            raise UsageError(f"--flights {flight}: no such folder; make it, or leave it out")
+    _ = desk.bundle
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        with socket.socket(family) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((settings.host, settings.port))
+    except OSError as error:
+        raise UsageError(f"--port {settings.port}: {error.strerror}; give another with --port") from error
 
 
 def _links(given: tuple[str, ...]) -> tuple[str, ...]:

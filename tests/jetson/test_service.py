@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,9 +18,9 @@ from click.testing import CliRunner
 from overflight.jetson import service
 from overflight.jetson.commands.service import command
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from .managed import files, footprint, inside, journal, needs_manager, needs_root, wait_for
 
+if TYPE_CHECKING:
     from overflight.runtime.bank import LabelBank
     from overflight.runtime.bundle import Bundle
 
@@ -80,24 +78,6 @@ def test_another_home_is_made_writable() -> None:
     unit = service.render(service.Service(home=Path("/mnt/ssd/my flights")))
     assert setting(unit, "ReadWritePaths") == '"/mnt/ssd/my flights"'
     assert "StateDirectory=" not in unit
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    """Return the root of an image with a list of users, as useradd wants it."""
-    (tmp_path / "etc").mkdir()
-    for name in ("passwd", "group"):
-        (tmp_path / "etc" / name).write_text(f"root:x:0:{'0::/root:/bin/sh' if name == 'passwd' else ''}\n")
-    return tmp_path
-
-
-def files(root: Path) -> set[str]:
-    """Return what lies below a root, apart from the lists of users."""
-    found = {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir() or path.is_symlink()}
-    return {name for name in found if not name.startswith(("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow"))}
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("useradd") is None, reason="needs root and useradd")
 
 
 @needs_root
@@ -314,56 +294,6 @@ def test_systemd_accepts_the_unit(tmp_path: Path, name: str) -> None:
     unit.write_text(service.render(what, program=Path("/bin/true")))
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def _can_boot() -> bool:
-    tools = ("unshare", "nsenter", "systemctl", "journalctl", "pgrep", "useradd")
-    return os.geteuid() == 0 and Path("/lib/systemd/systemd").exists() and all(shutil.which(tool) for tool in tools)
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[list[str]]:
-    """Boot a real systemd over a throw-away file system; returns the command that reaches inside."""
-    (tmp_path / "scratch").mkdir()
-    command = [HERE / "manager.sh", tmp_path / "scratch"]
-    started = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    if not started.stdout.strip():
-        pytest.skip(f"no manager can be booted here: {started.stderr.strip()[-200:]}")
-    yield ["nsenter", "-t", started.stdout.strip(), "-a", "-r", "-w"]
-    os.kill(int(started.stdout), signal.SIGKILL)
-
-
-def inside(manager: list[str], *command: str | Path) -> str:
-    """Run a command inside the manager's namespaces and return what it printed."""
-    done = subprocess.run([*manager, *command], capture_output=True, text=True, check=False, timeout=120)
-    return done.stdout + done.stderr
-
-
-def wait_for(manager: list[str], wanted: str, unit: str = "overflight", timeout_s: float = 20) -> str:
-    """Wait until the service's properties hold a line."""
-    end = time.monotonic() + timeout_s
-    while wanted not in (said := inside(manager, "systemctl", "show", unit)).splitlines():
-        assert time.monotonic() < end, f"{wanted} did not come: {said[-2000:]}{journal(manager, unit)[-2000:]}"
-        time.sleep(0.2)
-    return said
-
-
-def journal(manager: list[str], unit: str = "overflight") -> str:
-    """Return what the service has said and what its manager said of it."""
-    return inside(manager, "journalctl", "-u", unit, "-o", "cat", "--no-pager")
-
-
-def footprint(manager: list[str]) -> str:
-    """Return all that a service could have left: files, links, users and units."""
-    look = (
-        "find /etc /var/lib /run/credentials -iname '*overflight*' 2>/dev/null; grep -rl overflight /etc/systemd; "
-        "getent passwd overflight; getent group overflight; "
-        "systemctl list-units --all --plain --no-legend 'overflight*'"
-    )
-    return inside(manager, "sh", "-c", look)
-
-
-needs_manager = pytest.mark.skipif(not _can_boot(), reason="needs root, namespaces and systemd")
 
 
 @pytest.mark.slow

@@ -179,3 +179,27 @@ def test_the_names_of_known_architectures_are_open_clips_facts(open_clip: Any) -
             assert {key: known.get(key) for key in said} == said
             assert ours.keys() <= said.keys()
     assert compared >= 18
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_fine_tuned_model_exports(build: Build, save: Build, configure: Build, tmp_path: Path, lora: int) -> None:
+    """open_clip keeps query, key and value in one parameter, which a low-rank change has to reach too."""
+    from PIL import Image
+    from safetensors.numpy import load_file
+
+    from overflight.models.finetune import Plan, finetune
+
+    config, draw = configure(), np.random.default_rng(0)
+    directory = save(build(config), config)
+    for name, colour in (("river", (30, 60, 150)), ("forest", (40, 110, 50))):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(16):
+            coarse = np.clip(colour + draw.normal(0, 40, (7, 7, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(coarse).resize((60, 60)).save(tmp_path / "data" / name / f"{number}.png")
+    plan = Plan(blocks=1, lora=lora, epochs=2, batch=8, rate=1e-2, holdout=0.4)
+    finetune(directory, tmp_path / "data", tmp_path / "tuned", plan, report=lambda line: None)
+    old, new = (load_file(folder / "open_clip_model.safetensors") for folder in (directory, tmp_path / "tuned"))
+    changed = {name for name in old if not np.array_equal(old[name], new[name])}
+    assert any(name.endswith("in_proj_weight") for name in changed)
+    assert all(name.startswith("visual.transformer.") or not lora for name in changed)
+    assert all(name.startswith("visual.") for name in changed)
