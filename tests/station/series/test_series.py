@@ -95,6 +95,15 @@ def test_what_chance_explains_is_not_evident() -> None:
     assert [one.evident for one in followed(*many)[1]] == [True, False]
 
 
+def test_an_interval_rests_on_tiles_above_the_limit() -> None:
+    """The limit is the background's, whatever share of tiles changed; a step below it never makes one evident."""
+    above, below = (
+        np.array([np.cos(angle), np.sin(angle), 0], np.float32) for angle in (np.arccos(0.7), np.arccos(0.85))
+    )
+    assert [one.evident for one in followed(*[[RED, above, above, RED]] * 16)[1]] == [True, False, True]
+    assert [one.evident for one in followed(*[[RED, below, below]] * 16)[1]] == [False, False]
+
+
 def test_the_made_up_ground_has_its_known_answer(result: Result) -> None:
     series = result.series
     states = {
