@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from overflight.bench import floor
+from overflight.bench.calibration_frames import calibration_frames
 from overflight.bench.frames import FILM, take_frames
 from overflight.bench.host import make_row, new_run
 from overflight.bench.peak import AMOUNTS
@@ -158,6 +159,7 @@ def _start(
 ) -> dict[str, Subject]:
     np.save(scratch / "frames.npy", frames.resized)
     np.save(scratch / "pictures.npy", frames.pictures)
+    calibration = _save_calibration(field, scratch)
     kept = home() / "peers" / "graphs"
     kept.mkdir(parents=True, exist_ok=True)
     running = {}
@@ -178,6 +180,7 @@ def _start(
             str(kept),
             field.batch,
             field.clock,
+            calibration,
         )
         try:
             if field.checkpoint is None and peer not in ("ours", "flown"):
@@ -190,6 +193,18 @@ def _start(
     if not running:
         raise OverflightError(f"nothing could run: {'; '.join(f'{name}: {why}' for name, why in absent.items())}")
     return running
+
+
+def _save_calibration(field: Field, scratch: Path) -> str:
+    """Keep the frames that the bundle was calibrated with where a subject calibrates itself; "" where none are."""
+    if not any(title.endswith((":nncf", ":static")) for title in field.subjects):
+        return ""
+    frames = calibration_frames(Bundle.open(field.bundle))
+    if frames is None:
+        return ""
+    path = scratch / "calibration.npy"
+    np.save(path, frames)
+    return str(path)
 
 
 def _answers(subject: Subject) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

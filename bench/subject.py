@@ -30,7 +30,8 @@ class Job(msgspec.Struct, frozen=True):
     ``frames`` is an ``.npy`` of resized frames uint8 ``[N, S, S, 3]`` RGB, ``pictures`` one of whole ones
     ``[N, H, W, 3]`` in BGR; ``scratch`` keeps what was made once (a traced graph) for
     the next run. ``clock`` "cpu" counts the time that the process really had, so that other processes matter less; it
-    equals the wall's where one thread works alone.
+    equals the wall's where one thread works alone. ``calibration`` is an ``.npy`` of the frames that the bundle was
+    calibrated with; "" where it was not: others then calibrate on the measured frames, which flatters them.
     """
 
     peer: str
@@ -44,6 +45,7 @@ class Job(msgspec.Struct, frozen=True):
     scratch: str
     batch: int = 1
     clock: Clock = "wall"
+    calibration: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True):

@@ -20,9 +20,11 @@ from overflight.calibration.recipe import SCHEMA, ProductRecipe, Recipe
 from overflight.calibration.select import Candidates, divide, find_candidates
 from overflight.calibration.sensitivity import embed_with, measure_blocks, return_worst
 from overflight.calibration.smooth import can_smooth
+from overflight.calibration.vary import vary
 from overflight.runtime.bank import LabelBank
 from overflight.runtime.engines import REFERENCE, open_reference
 from overflight.runtime.errors import UsageError
+from overflight.runtime.evaluation.duplicates import difference_hash, hash_pixels
 from overflight.runtime.evaluation.fidelity import judge, measure
 from overflight.runtime.evaluation.holdout import HeldOut, PickedFrame, PickedFrames
 from overflight.runtime.progress import Report, unreported
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     Factors = dict[str, NDArray[np.float32]]
 
+_VARIED_HELD_OUT = 4  # one in so many held-out frames is judged in a varied copy too
 _EXTREME_FRAMES = 16  # every tensor of a tower is looked at, so few frames; the limit leaves them room
 
 
@@ -68,7 +71,7 @@ def calibrate(
     """
     tower = TowerGraph.open(bundle.file(REFERENCE))
     tower.check_quantisable()
-    keeper = Keeper(bundle.sha256, list(sources), count, attention)
+    keeper = Keeper("with varied copies", bundle.sha256, list(sources), count, attention)
     candidates = _candidates(keeper, bundle, sources, count, report)
     embeddings = _embeddings(keeper, bundle, candidates.frames, report)
     described = divide(candidates, embeddings, count)
@@ -77,9 +80,16 @@ def calibrate(
         for name in ("ranges", "tuning", "holdout")
     }
     frames = {name: candidates.frames[rows] for name, rows in part.items()}
+    varied = {"ranges": vary(frames["ranges"]), "tuning": vary(frames["tuning"])}
+    varied["holdout"] = vary(frames["holdout"][::_VARIED_HELD_OUT])
+    frames = {name: np.concatenate([own, varied[name]]) for name, own in frames.items()}
+    exact = {
+        name: np.concatenate([embeddings[part[name]], _embed_varied(keeper, bundle, name, varied[name], report)])
+        for name in ("tuning", "holdout")
+    }
     recipe, smoothing = _choose(keeper, bundle, tower, frames, attention, report)
     banks = bundled_banks(bundle)
-    tuning, reference = frames["tuning"], embeddings[part["tuning"]]
+    tuning, reference = frames["tuning"], exact["tuning"]
     recipe = _measured(keeper, tower, recipe, smoothing, tuning, reference, report)
     report("searching int8", 0.0)
     recipe = return_worst(
@@ -88,9 +98,10 @@ def calibrate(
     report("searching int8", 1.0)
     graphs = make_graphs(tower, recipe, smoothing)
     kept = [one for one in described if one is not None]
+    kept += _describe_varied(kept, varied["holdout"])
     truth = [one.folder for one in kept if one.part == "holdout"]
     holdout = HeldOut.of(frames["holdout"], truth, "hold-out")
-    verdicts = judge_graphs(graphs, holdout, embeddings[part["holdout"]], banks, report)
+    verdicts = judge_graphs(graphs, holdout, exact["holdout"], banks, report)
     picked = PickedFrames(SCHEMA, tuple(kept), candidates.refused)
     keeper.forget()
     return Calibration(recipe, smoothing, picked, holdout, verdicts, graphs)
@@ -125,7 +136,9 @@ def _candidates(keeper: Keeper, bundle: Bundle, sources: Sequence[str], count: i
     return Candidates(kept["frames"], described, refused)
 
 
-def _embeddings(keeper: Keeper, bundle: Bundle, frames: NDArray[np.uint8], report: Report) -> NDArray[np.float32]:
+def _embeddings(
+    keeper: Keeper, bundle: Bundle, frames: NDArray[np.uint8], report: Report, kept: str = "embeddings"
+) -> NDArray[np.float32]:
     engine = open_reference(bundle)
 
     def make(index: int) -> NDArray[np.float32]:
@@ -133,9 +146,30 @@ def _embeddings(keeper: Keeper, bundle: Bundle, frames: NDArray[np.uint8], repor
         return np.asarray(engine.embed(frames[index : index + 1])[0])
 
     try:
-        return keeper.rows("embeddings", len(frames), engine.width, make)
+        return keeper.rows(kept, len(frames), engine.width, make)
     finally:
         engine.close()
+
+
+def _embed_varied(
+    keeper: Keeper, bundle: Bundle, part: str, frames: NDArray[np.uint8], report: Report
+) -> NDArray[np.float32]:
+    return _embeddings(keeper, bundle, frames, report, f"varied-{part}")
+
+
+def _describe_varied(kept: Sequence[PickedFrame], copies: NDArray[np.uint8]) -> list[PickedFrame]:
+    """Describe the varied copies in the hold-out by the frames that they were made from."""
+    own = [one for one in kept if one.part == "holdout"][::_VARIED_HELD_OUT]
+    return [
+        msgspec.structs.replace(
+            one,
+            sha256=hash_pixels(copy),
+            likeness=f"{difference_hash(copy):016x}",
+            brightness=round(float(copy.mean()), 1),
+            stratum="varied",
+        )
+        for one, copy in zip(own, copies, strict=True)
+    ]
 
 
 def _choose(

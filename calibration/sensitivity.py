@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _CAUTION = 0.6  # share of the gate's room that may be used up on tuning frames: others will be worse
 _PROBES = 4  # frames per block: ranking needs few, and a large tower has many blocks
 _MOST_RETURNED = 0.5  # of all products; beyond that int8 is not worth having
+_STANDS_OUT = 10.0  # times the median cost: such a product brings most of the error, and little of the speed
+_MOST_STANDING_OUT = 0.25  # of all products
 
 
 def embed_with(graph: bytes, frames: NDArray[np.uint8], report: Report = lambda share: None) -> NDArray[np.float32]:
@@ -53,9 +55,10 @@ def measure_blocks(
     for product in recipe.quantised():
         blocks.setdefault(_block(product.name), []).append(product.name)
     losses = {}
+    probes = np.linspace(0, len(frames) - 1, min(_PROBES, len(frames))).astype(int)
     for index, (block, names) in enumerate(blocks.items()):
-        answers = embed_with(quantise(tower, recipe, smoothing, only=names).encoded(), frames[:_PROBES])
-        losses[block] = 1 - measure(reference[:_PROBES], answers).cosine_mean
+        answers = embed_with(quantise(tower, recipe, smoothing, only=names).encoded(), frames[probes])
+        losses[block] = 1 - measure(reference[probes], answers).cosine_mean
         report((index + 1) / len(blocks))
     measured = (msgspec.structs.replace(one, loss=losses.get(_block(one.name))) for one in recipe.products)
     return msgspec.structs.replace(recipe, products=tuple(measured))
@@ -79,7 +82,7 @@ def return_worst(
         answers = embed_with(quantise(tower, recipe, smoothing).encoded(), frames)
         found = measure(reference, answers, banks)
         if comfortable(found):
-            return recipe
+            return return_standing_out(recipe)
         worst = max(recipe.quantised(), key=_cost)
         if returned == most:
             break
@@ -91,6 +94,22 @@ def return_worst(
         f"int8 keeps a cosine of only {found.cosine_mean:.4f} with half of the products in float, worst {worst.name}; "
         "calibrate with frames like those of your flights, or use fp16"
     )
+
+
+def return_standing_out(recipe: Recipe) -> Recipe:
+    """Return to float the few products that cost far more than the others: on other frames they would cost the most.
+
+    A block of which one is in float already is left alone: its loss was measured with that one in int8.
+    """
+    settled = {_block(one.name) for one in recipe.products if one.kept is not None}
+    costs = {one.name: _cost(one) for one in recipe.quantised()}
+    limit = _STANDS_OUT * float(np.median(list(costs.values())))
+    most = int(len(recipe.products) * _MOST_STANDING_OUT) - (len(recipe.products) - len(costs))
+    standing_out = [name for name, cost in costs.items() if cost > limit and _block(name) not in settled]
+    worst = set(sorted(standing_out, key=lambda name: -costs[name])[: max(0, most)])
+    why = f"costs over {_STANDS_OUT:.0f} times the usual"
+    products = (msgspec.structs.replace(one, kept=why) if one.name in worst else one for one in recipe.products)
+    return msgspec.structs.replace(recipe, products=tuple(products))
 
 
 def comfortable(found: Fidelity) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,9 @@ def space(directory: Path) -> Space | None:
     if existing is None:
         return None
     try:
+        if not hasattr(os, "statvfs"):  # Windows
+            usage = shutil.disk_usage(existing)
+            return Space(usage.free, usage.total, os.access(existing, os.W_OK))
         state = os.statvfs(existing)
     except OSError:
         return None

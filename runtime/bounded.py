@@ -35,7 +35,8 @@ def open_regular(path: Path, most_bytes: int, error: type[OverflightError] = Sou
     if reason := unsuitable(path, most_bytes):
         raise error(f"{path}: {reason}")
     # Without O_NONBLOCK, a pipe that takes the file's place between the two calls would block without end.
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    # Windows has neither such pipes among its files nor the flag.
+    return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)), "rb")
 
 
 def read_regular(path: Path, most_bytes: int, error: type[OverflightError] = SourceError) -> bytes:

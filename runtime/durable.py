@@ -30,7 +30,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 def sync_directory(path: Path) -> None:
     """Wait until the disk has a directory's entries: a file that was renamed into it may vanish in a power cut else."""
-    if os.name == "nt":  # Windows opens no directories; NTFS logs its own entries
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no directories; NTFS logs its own entries
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -74,6 +74,17 @@ class Planes:
             )
         return turned
 
+    def mirror(self) -> Planes:
+        """Return a view with left and right exchanged."""
+        chroma_width = self.chroma[0].shape[1] if self.chroma else 0
+        behind = self.luma.shape[1] - 1 - self.siting[0] - (chroma_width - 1) * self.subsampling[0]
+        return replace(
+            self,
+            luma=self.luma[:, ::-1],
+            chroma=tuple(plane[:, ::-1] for plane in self.chroma),
+            siting=(behind, self.siting[1]),
+        )
+
     def conversion(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the matrix ``[3, 3]`` and the offset ``[3]`` from luma and chroma samples to levels of 0 to 255."""
         most = 255.0 if self.full_range else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -19,6 +18,7 @@ from overflight.runtime.engines import Precision, Target, open_engine, open_refe
 from overflight.runtime.engines.record import EngineRecord
 from overflight.runtime.errors import EngineError, MissingError, OverflightError
 from overflight.runtime.json_input import decode_json
+from overflight.runtime.locks import lock_file
 from overflight.runtime.paths import home
 from overflight.runtime.signatures.trust import check_private
 
@@ -132,7 +132,7 @@ class Store:
         self._make_folder()
         with (self.path / ".lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(file.fileno(), wait=False)
             except BlockingIOError as error:
                 raise EngineError(f"{self.path}: another build is running; wait for it or end it") from error
             for left in (*self.path.glob(f"{_PARTIAL}*"), *self.path.glob(".*.partial")):

@@ -49,7 +49,8 @@ class Stream:
         self.dropped: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self._where = where
-        self._quality, self._continuity = QualityCheck(live=self.source.live), ContinuityCheck()
+        self._quality = QualityCheck(live=self.source.live, decoder_reports=isinstance(self.source, Lossy))
+        self._continuity = ContinuityCheck()
         self._pacer = Pacer(pace := pace or Pace())
         self.similarity = None if pace.similar is None else SimilarityFilter(pace.similar)
         self._capture: Capture | None = None

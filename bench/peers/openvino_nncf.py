@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overflight.bench.peers.serve import LoadedPeer
-from overflight.bench.peers.traced import prepare, trace, unit
+from overflight.bench.peers.traced import calibration_frames, calibration_note, name_frames, prepare, trace, unit
 from overflight.bench.peers.transformers_torch import normalisation
-
-_CALIBRATION_FRAMES = 32
 
 
 def load(job: dict[str, Any]) -> LoadedPeer:
@@ -36,18 +34,20 @@ def load(job: dict[str, Any]) -> LoadedPeer:
     def embed(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         return unit(request.infer({0: prepare(frames, mean, std)}, share_inputs=True)[0])
 
-    return LoadedPeer(embed, versions, graph=str(graph) if job["variant"] == "fp32" else "")
+    if job["variant"] == "fp32":
+        return LoadedPeer(embed, versions, graph=str(graph))
+    return LoadedPeer(embed, versions, note=calibration_note(job))
 
 
 def _quantised(graph: Path, job: dict[str, Any]) -> str:
-    path = graph.with_name(f"{graph.stem}-nncf.xml")
+    path = graph.with_name(f"{graph.stem}-nncf-{name_frames(job)}.xml")
     if path.is_file():
         return str(path)
     import nncf
     import openvino
 
     mean, std = (np.asarray(x, np.float32) for x in normalisation(job["checkpoint"]))
-    frames = [prepare(frame[None], mean, std) for frame in np.load(job["frames"])[:_CALIBRATION_FRAMES]]
+    frames = [prepare(frame[None], mean, std) for frame in calibration_frames(job)]
     model = nncf.quantize(
         openvino.Core().read_model(str(graph)),
         nncf.Dataset(frames),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from overflight.bench.peers.serve import LoadedPeer, PeerUnavailable
 from overflight.bench.peers.transformers_torch import normalisation
 
-_CALIBRATION_FRAMES = 32
+_CALIBRATION_FRAMES = 32  # of the measured ones, where the bundle was not calibrated
 
 
 def load(job: dict[str, Any]) -> LoadedPeer:
@@ -32,7 +32,8 @@ def load(job: dict[str, Any]) -> LoadedPeer:
         (vectors,) = session.run(None, {"pixels": prepare(frames, mean, std)})
         return unit(vectors)
 
-    return LoadedPeer(embed, {"onnxruntime": onnxruntime.__version__}, graph=str(graph))
+    note = calibration_note(job) if job["variant"] == "static" else ""
+    return LoadedPeer(embed, {"onnxruntime": onnxruntime.__version__}, graph=str(graph), note=note)
 
 
 def prepare(frames: NDArray[np.uint8], mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -92,7 +93,8 @@ def trace(job: dict[str, Any]) -> Path:
 def _quantised(graph: Path, job: dict[str, Any]) -> Path:
     from onnxruntime import quantization
 
-    path = graph.with_name(f"{graph.stem}-{job['variant']}.onnx")
+    static = job["variant"] == "static"
+    path = graph.with_name(f"{graph.stem}-{job['variant']}{f'-{name_frames(job)}' if static else ''}.onnx")
     if path.is_file():
         return path
     partial = path.with_suffix(".partial")
@@ -120,10 +122,28 @@ def _quantised(graph: Path, job: dict[str, Any]) -> Path:
     return path
 
 
+def calibration_frames(job: dict[str, Any]) -> NDArray[np.uint8]:
+    """Return the frames that the bundle was calibrated with; some of the measured ones where it was not."""
+    if job.get("calibration"):
+        return np.asarray(np.load(job["calibration"]), np.uint8)
+    return np.asarray(np.load(job["frames"])[:_CALIBRATION_FRAMES], np.uint8)
+
+
+def calibration_note(job: dict[str, Any]) -> str:
+    """Say where the frames are from."""
+    own = "the bundle's calibration frames" if job.get("calibration") else "the measured frames"
+    return f"calibrated on {own}"
+
+
+def name_frames(job: dict[str, Any]) -> str:
+    """Return a short name of the calibration frames, so that another set makes another graph."""
+    return hashlib.sha256(calibration_frames(job).tobytes()).hexdigest()[:12]
+
+
 def _reader(job: dict[str, Any]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
-    frames = np.load(job["frames"])[:_CALIBRATION_FRAMES]
+    frames = calibration_frames(job)
     mean, std = (np.asarray(x, np.float32) for x in normalisation(job["checkpoint"]))
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]

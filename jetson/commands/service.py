@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 import subprocess
 import tempfile
@@ -135,6 +134,8 @@ def install(
     """
 
     def act() -> list[str]:
+        if not hasattr(os, "fchmod"):
+            raise _Missing("no systemd here; install the service on the aircraft, which runs Linux")
         if serve:
             for given, option in ((config, "config"), (labels, "labels"), (health, "health")):
                 if given is not None:
@@ -321,6 +322,8 @@ def _given(folder: Path, identity: dict[str, Any]) -> Path:
 
 def _identity(user: str) -> dict[str, Any]:
     """Return what subprocess needs to run as the service's user, or as nobody where that user is still to be made."""
+    import pwd
+
     try:
         entry = pwd.getpwnam(user)
     except KeyError:

@@ -47,8 +47,9 @@ class ContinuityCheck:
 class QualityCheck:
     """Looks at the engine's input ``[S, S, 3]``, where 65,000 pixels tell as much as two million."""
 
-    def __init__(self, *, live: bool) -> None:
+    def __init__(self, *, live: bool, decoder_reports: bool = False) -> None:
         self._live = live  # in a recording a still picture is a still picture
+        self._decoder_reports = decoder_reports  # where it names damage, a flat lower edge is part of the picture
         self._previous: NDArray[np.uint8] | None = None
         self._repeats = 0
 
@@ -62,7 +63,7 @@ class QualityCheck:
             return "black"
         if np.count_nonzero(green >= _BRIGHT) >= _BRIGHT_SHARE * green.size:
             return "blown-out"
-        if _is_torn(green):
+        if not self._decoder_reports and _is_torn(green):
             return "torn"
         return "repeated" if repeats else None
 

@@ -7,9 +7,8 @@ the flight would carry, and it ends with the process however that dies. That is 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from overflight.runtime.errors import UsageError
 from overflight.runtime.log import say
@@ -17,12 +16,20 @@ from overflight.runtime.log import say
 if TYPE_CHECKING:
     from pathlib import Path
 
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows, where directories cannot be opened
+    fcntl = None
+
 
 def lock_directory(directory: Path) -> int | None:
     """Lock a directory for one flight and return what `release` takes.
 
     None where the file system has no locks. Raises UsageError where another flight is being written there.
     """
+    if fcntl is None:
+        return None
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,6 +46,8 @@ def lock_directory(directory: Path) -> int | None:
 
 def is_locked(directory: Path) -> bool:
     """Whether a flight is being written in a directory now."""
+    if fcntl is None:
+        return False
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

@@ -209,10 +209,12 @@ def _signals(stream: Stream, bank_watch: BankWatch | None) -> Iterator[None]:
         yield
         return
     handlers: dict[signal.Signals, Callable[[], None]] = {signal.SIGTERM: stream.stop, signal.SIGINT: stream.stop}
-    if bank_watch is not None:
+    if bank_watch is not None and hasattr(signal, "SIGHUP"):
         handlers[signal.SIGHUP] = bank_watch.reload
-    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        handlers[signal.SIGHUP] = stream.stop  # a closed terminal ends a flight as Ctrl-C does
+    elif hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handlers[signal.SIGHUP] = (
+            stream.stop
+        )  # a closed terminal ends a flight as Ctrl-C does; Windows has no such signal
     previous = {number: signal.signal(number, lambda *_, act=act: act()) for number, act in handlers.items()}
     try:
         yield

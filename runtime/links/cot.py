@@ -9,13 +9,11 @@ says nobody listens there: datagrams may be lost, and to a group none is ever co
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import re
 import socket
 import ssl
 import struct
-import termios
 import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
@@ -159,6 +157,9 @@ def _time(moment: datetime) -> str:
 
 def _deliver(connection: socket.socket, payload: bytes) -> None:
     """Send over TCP and wait until the other machine has acknowledged every byte."""
+    import fcntl  # not on Windows, where nothing flies
+    import termios
+
     deadline_s = time.monotonic() + ACKNOWLEDGE_S
     left = memoryview(payload)
     while left:

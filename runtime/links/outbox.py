@@ -7,7 +7,6 @@ of the last milliseconds. A file that is damaged is moved aside and a new one is
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -21,6 +20,7 @@ from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.event import Event
 from overflight.runtime.json_input import decode_json
 from overflight.runtime.links.message import Message, MessageKind
+from overflight.runtime.locks import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -277,7 +277,7 @@ def claim(path: Path) -> TextIO:
     except OSError as error:
         raise OverflightError(f"{path}: {error.strerror}; name an outbox that can be written with --outbox") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(lock.fileno(), wait=False)
     except OSError as error:
         lock.close()
         raise UsageError(f"{path}: another flight sends from this outbox; name another with --outbox") from error

@@ -142,9 +142,9 @@ def open_poses(uri: str, *, directory: Path | None = None, vehicle: Autopilot | 
     """Open telemetry by its address.
 
     ``stills`` (Exif and XMP of the frames' own files, under ``directory``); a file ``.srt``, ``.csv``, ``.gpx``,
-    ``.mp4`` (GoPro), ``.ts`` (MISB KLV), ``.tlog``, ``.bin``, each with ``?start=ISO-TIME`` and ``?shift_s=SECONDS``,
-    a ``.tlog`` of several aircraft with ``?system=NUMBER``; or a live MAVLink address (``udpin:0.0.0.0:14550``), whose
-    ``vehicle`` may be open already. Raises UsageError, MissingError or SourceError.
+    ``.mp4`` (GoPro), ``.ts`` (MISB KLV), ``.tlog``, ``.bin``, ``.ulg``, each with ``?start=ISO-TIME`` and
+    ``?shift_s=SECONDS``, a ``.tlog`` of several aircraft with ``?system=NUMBER``; or a live MAVLink address
+    (``udpin:0.0.0.0:14550``), whose ``vehicle`` may be open already. Raises UsageError, MissingError or SourceError.
     """
     if uri == STILLS:
         return StillPoses(directory or Path())
@@ -185,11 +185,13 @@ def read_track(path: Path, system: int | None = None) -> PoseTrack:
                 from overflight.runtime.pose.tlog import read_tlog
 
                 return read_tlog(path, system)
+            case ".ulg":
+                from overflight.runtime.pose.ulog import read_ulog as read
             case ".bin" | ".log":
                 from overflight.runtime.pose.dataflash import read_dataflash as read
             case other:
                 raise UsageError(
-                    f"--pose {path}: {other or 'no ending'}; expected .srt, .csv, .gpx, .mp4, .ts, .tlog or .bin"
+                    f"--pose {path}: {other or 'no ending'}; expected .srt, .csv, .gpx, .mp4, .ts, .tlog, .bin or .ulg"
                 )
         return read(path)
     except OSError as error:

@@ -6,11 +6,8 @@ does not exist. The highest counter that was accepted is kept in ``$OVERFLIGHT_H
 
 from __future__ import annotations
 
-import fcntl
-import grp
 import hashlib
 import os
-import pwd
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +19,7 @@ import msgspec
 from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import MissingError, SignatureError, UsageError
 from overflight.runtime.json_input import decode_json
+from overflight.runtime.locks import lock_file
 from overflight.runtime.paths import home as own_home
 from overflight.runtime.signatures.minisign import MAX_TEXT, PublicKey, Signature, key_name, verify
 from overflight.runtime.signatures.terms import Terms, machine_names
@@ -33,6 +31,7 @@ SYSTEM_KEYS = Path("/etc/overflight/trusted-keys")
 ACCEPTED = "accepted.json"
 TARGETS = "targets"
 _MOST_KEYS = 64
+_HAS_OWNERS = hasattr(os, "geteuid")  # Windows has other rights, which are not checked
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -136,7 +135,7 @@ def trust_key(public: Path) -> tuple[PublicKey, Path]:
         raise UsageError(f"{public}: no such file; expected the .pub file of: overflight keys new")
     key = PublicKey.parse(_read(public), source=str(public))
     named = os.environ.get("OVERFLIGHT_TRUSTED_KEYS")
-    system = os.geteuid() == 0 or SYSTEM_KEYS.is_dir()
+    system = _user() == 0 or SYSTEM_KEYS.is_dir()
     folder = Path(named) if named else SYSTEM_KEYS if system else trusted_folder()
     place = folder / f"{key.name}.pub"
     try:
@@ -159,7 +158,7 @@ def check_private(path: Path, root: Path) -> None:
 
     Owners may be root, this process's user, or the owner of ``root``. Raises SignatureError.
     """
-    owners = {0, os.geteuid(), root.stat().st_uid}
+    owners = {0, _user(), root.stat().st_uid}
     for part in (path, *path.parents):
         _check_owner(part, owners)
         if part == root:
@@ -180,7 +179,9 @@ def _check_owner(path: Path, owners: set[int] | None = None) -> None:
         status = path.stat()
     except OSError as error:
         raise SignatureError(f"{path}: {error.strerror}; it cannot be trusted") from error
-    owners = owners or {0, os.geteuid()}
+    if not _HAS_OWNERS:
+        return
+    owners = owners or {0, _user()}
     others = status.st_mode & 0o002 or (status.st_mode & 0o020 and not _own_group(status.st_uid, status.st_gid))
     sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     if status.st_uid not in owners or (others and not sticky):
@@ -190,8 +191,15 @@ def _check_owner(path: Path, owners: set[int] | None = None) -> None:
         )
 
 
+def _user() -> int:
+    return os.geteuid() if _HAS_OWNERS else -1
+
+
 def _own_group(user: int, group: int) -> bool:
     """Whether a group is the user's own and nobody else is in it: Ubuntu's default for every user."""
+    import grp
+    import pwd
+
     try:
         owner = pwd.getpwuid(user)
         members = set(grp.getgrgid(group).gr_mem)
@@ -226,7 +234,7 @@ def _record(path: Path) -> Iterator[dict[str, Accepted]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_file(lock.fileno(), wait=True)
             before = accepted(path)
             newest = dict(before)
             yield newest

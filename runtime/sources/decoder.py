@@ -50,17 +50,17 @@ def has_pyav() -> bool:
 def picture_of(
     frame: Any, pixel_aspect: float = 1.0, siting: tuple[float, float] | None = None
 ) -> Planes | NDArray[np.uint8]:
-    """Return a decoded frame's picture, turned as its stream asks: planes without a copy, or RGB where it has none.
+    """Return a decoded frame's picture as its stream wants it shown: planes without a copy, or RGB where it has none.
 
     ``siting`` is what the stream states about chroma's place.
     """
     name = frame.format.name
-    quarters = round(frame.rotation / 90) % 4  # counter-clockwise
+    mirrored, quarters = _display(frame)
     planes = _planes(frame, name)
     if planes is None:
         if frame.format.is_rgb or name == "pal8":
-            colours: NDArray[np.uint8] = np.rot90(frame.to_ndarray(format="rgb24"), quarters)
-            return colours
+            colours: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+            return np.rot90(colours[:, ::-1] if mirrored else colours, quarters)
         deep = max(part.bits for part in frame.format.components) > 8
         frame = frame.reformat(format="yuv444p16le" if deep else "yuv444p")
         planes = _planes(frame, frame.format.name)
@@ -76,7 +76,23 @@ def picture_of(
         siting if siting is not None and subsampling[0] == 2 else _usual_siting(name, subsampling),
         pixel_aspect,
     )
-    return picture.turn(quarters)
+    return (picture.mirror() if mirrored else picture).turn(quarters)
+
+
+def _display(frame: Any) -> tuple[bool, int]:
+    """Return whether left and right are exchanged first, and how many quarters counter-clockwise the picture turns.
+
+    PyAV's own ``rotation`` passes over the first. The matrix maps stored x and y to shown ones (ISO/IEC 14496-12).
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, 0
+    across_x, across_y, _, down_x, down_y = (float(value) for value in np.frombuffer(data, np.int32, 5))
+    if abs(across_x) + abs(down_y) >= abs(across_y) + abs(down_x):
+        mirrored = (across_x < 0) != (down_y < 0)
+        return mirrored, 2 if down_y < 0 else 0
+    mirrored = (across_y < 0) == (down_x < 0)
+    return mirrored, (1 if across_y < 0 else 3) if not mirrored else (3 if across_y < 0 else 1)
 
 
 _Layout = tuple["NDArray[np.uint8]", tuple["NDArray[np.uint8]", ...], int, tuple[int, int]]

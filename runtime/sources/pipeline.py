@@ -6,7 +6,6 @@ picture's own header, so that a camera that changes it is noticed before one wro
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import select
@@ -242,6 +241,8 @@ class _Child:
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
+        import fcntl  # not on Windows
+
         self._out, self._err = self._process.stdout.fileno(), self._process.stderr.fileno()
         with suppress(OSError):  # a whole megabyte at a time, where the system grants it
             fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, 1 << 20)

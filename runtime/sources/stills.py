@@ -37,7 +37,7 @@ class Stills:
         self.name = name
         self.left_out = left_out
         self.notes: list[str] = []
-        self._paths = paths
+        self.paths = paths
         self._folder = folder
         self._dropped: Counter[str] = Counter()
 
@@ -76,13 +76,13 @@ class Stills:
     @property
     def count(self) -> int:
         """How many frames there are."""
-        return len(self._paths)
+        return len(self.paths)
 
     def frames(self) -> Iterator[Frame]:
         """Read the pictures one by one. Raises SourceError at the end where some could not be read, and names them."""
         unreadable: list[SourceError] = []
         notes: dict[str, int] = {}
-        for number, path in enumerate(self._paths):
+        for number, path in enumerate(self.paths):
             try:
                 frame, note = read_noted(path, number)
             except SourceError as error:

@@ -110,7 +110,8 @@ def overflight() -> None:
 def main() -> NoReturn:
     """Run the command line; every error that a user can meet becomes one line and an exit code."""
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name is printed as the bytes that it is
+        # A file's name is printed as the bytes that it is; Windows would write to a file in the code page of old.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     report = _log_library if sys.argv[1:2] == ["run"] else _print_library
     _take_logging(report)
     with captured(report):

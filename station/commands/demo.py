@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ import click
 
 if TYPE_CHECKING:
     from overflight.station.demonstrate import Demonstration
+    from overflight.station.summary import Summary
+
+_SHORTEST_S = 1.0  # of a part of the film that is named
 
 
 @click.command()
@@ -48,6 +52,17 @@ def _figures(out: Path, left: Demonstration) -> dict[str, object]:
     }
 
 
+def _when_unknown(summary: Summary) -> str:
+    """Say in which parts of the film, of a second or more, no label was near enough; "" where there is none."""
+    parts, start = [], 0
+    for answer, run in groupby(summary.answers):
+        rows = range(start, start := start + len(list(run)))
+        if answer is None and float(summary.weights[rows].sum()) >= _SHORTEST_S:
+            first = float(summary.times[rows[0]])
+            parts.append(f"{first:.1f} to {first + float(summary.weights[rows].sum()):.1f} s")
+    return f"unknown: {', '.join(parts)}, where no label was near enough\n" if parts else ""
+
+
 def _in_words(left: Demonstration) -> str:
     summary = left.summary
     seen = ", ".join(f"{label.label or 'unknown'} {label.share:.0%}" for label in summary.labels[:4])
@@ -55,6 +70,7 @@ def _in_words(left: Demonstration) -> str:
         f"{len(summary)} frames observed, {summary.frames_per_s or 0:.1f} a second\n"
         f"median age of a decision {summary.median_age_ms:.3g} ms\n"
         f"seen: {seen}\n"
+        f"{_when_unknown(summary)}"
         f"report {left.report}\n"
         f"video  {left.video}"
         + "".join(

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import os
 import shutil
@@ -24,8 +23,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overflight.runtime.durable import write_atomically
+from overflight.runtime.durable import sync_directory, write_atomically
 from overflight.runtime.errors import MissingError, OverflightError
+from overflight.runtime.locks import lock_file
 from overflight.runtime.signatures.signature_files import signature_path
 from overflight.runtime.signatures.trust import Accepted
 
@@ -106,7 +106,7 @@ class Deployments:
             ) from error
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(file.fileno(), wait=False)
             except BlockingIOError as error:
                 raise OverflightError(f"{self.path}: another update is running; wait for it to end") from error
             yield
@@ -161,9 +161,9 @@ class Deployments:
         if signature_path(bank_file).exists():
             _link(partial / "bank.safetensors.minisig", signature_path(bank_file))
         write_atomically(partial / RECORD, msgspec.json.encode(made))
-        _sync(partial)
+        sync_directory(partial)
         partial.rename(self.path / made.folder)
-        _sync(self.path)
+        sync_directory(self.path)
         return made
 
     def switch(self, deployment: Deployment | None) -> None:
@@ -176,18 +176,18 @@ class Deployments:
             new.unlink(missing_ok=True)
             new.symlink_to(deployment.folder)
             new.replace(current)
-        _sync(self.path)
+        sync_directory(self.path)
 
     def begin_trial(self, deployment: Deployment, previous: Deployment | None) -> None:
         """Note that what is switched to next must prove itself."""
         trial = Trial(deployment.number, None if previous is None else previous.number)
         write_atomically(self.path / "trial", msgspec.json.encode(trial))
-        _sync(self.path)
+        sync_directory(self.path)
 
     def end_trial(self) -> None:
         """Note that the current deployment needs no proof any more."""
         (self.path / "trial").unlink(missing_ok=True)
-        _sync(self.path)
+        sync_directory(self.path)
 
     def trial(self) -> tuple[Deployment | None, Deployment | None] | None:
         """Return the deployment on trial and the one before it, or None where none is on trial."""
@@ -246,19 +246,11 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(Path("..") / os.path.relpath(target, link.parent.parent))
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _who() -> str:
     """Return who does this: the user before sudo, and where an ssh connection comes from."""
     try:
         user = os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):
-        user = str(os.getuid())
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     remote = os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
     return f"{user}@{remote}" if remote else user

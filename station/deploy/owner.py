@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,10 @@ if TYPE_CHECKING:
 
 def owner_name(home: Path) -> str | None:
     """Return the user that owns ``home``, where root must act as that user; else None."""
-    if os.geteuid() != 0:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return None
+    import pwd
+
     owner = home.stat().st_uid
     return None if owner == 0 else pwd.getpwuid(owner).pw_name
 
@@ -33,6 +34,8 @@ def as_owner(home: Path) -> Iterator[None]:
     if name is None:
         yield
         return
+    import pwd
+
     user, groups = pwd.getpwnam(name), os.getgroups()
     os.setgroups(os.getgrouplist(name, user.pw_gid))
     os.setegid(user.pw_gid)

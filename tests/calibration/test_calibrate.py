@@ -230,3 +230,27 @@ def test_int8_differs_from_fp32_where_inputs_differ(calibration: Calibration) ->
 
     answers = embed_with(calibration.graphs["int8"], calibration.holdout.frames[:4])
     assert np.abs(answers[0] - answers[1]).max() > 1e-3
+
+
+def test_products_that_stand_out_are_returned_to_float(calibration: Calibration) -> None:
+    """A product of ten times the usual cost goes, unless its block is settled already."""
+    from overflight.calibration.sensitivity import return_standing_out
+
+    even = tuple(msgspec.structs.replace(one, loss=1e-5, error=0.02, kept=None) for one in calibration.recipe.products)
+    recipe = msgspec.structs.replace(calibration.recipe, products=even)
+    assert return_standing_out(recipe) == recipe
+    loud = msgspec.structs.replace(even[1], error=0.08)
+    found = return_standing_out(msgspec.structs.replace(recipe, products=(even[0], loud, *even[2:])))
+    assert [one.name for one in found.products if one.kept is not None] == [loud.name]
+    settled = msgspec.structs.replace(even[0], kept="measured")
+    again = return_standing_out(msgspec.structs.replace(recipe, products=(settled, loud, *even[2:])))
+    assert [one.name for one in again.products if one.kept is not None] == [settled.name]
+
+
+def test_the_gate_judges_varied_copies_too(calibration: Calibration) -> None:
+    """A quarter of the hold-out is there twice, the second time varied, and described so."""
+    held = [one for one in calibration.picked.frames if one.part == "holdout"]
+    varied = [one for one in held if one.stratum == "varied"]
+    assert len(calibration.holdout.frames) == len(held)
+    assert len(varied) == -(-(len(held) - len(varied)) // 4)
+    assert len({one.sha256 for one in held}) == len(held)

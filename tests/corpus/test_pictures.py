@@ -106,3 +106,21 @@ def test_what_is_damaged_is_refused_by_name(corpus: Path, name: str) -> None:
         read_noted(corpus / name)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (96, 64)), (6, (64, 96))])
+def test_a_phones_picture_is_read_whole_and_turned_once(
+    tmp_path: Path, orientation: int, size: tuple[int, int]
+) -> None:
+    """HEIC keeps its turn in the container; the Exif orientation repeats it and must not turn it again."""
+    heif = pytest.importorskip("pillow_heif")
+    pillow = pytest.importorskip("PIL.Image")
+    stored = np.zeros((64, 96, 3), np.uint8)
+    stored[:32, :48], stored[:32, 48:], stored[32:, :48] = (200, 40, 40), (40, 200, 40), (40, 40, 200)
+    exif = pillow.Exif()
+    exif[0x0112] = orientation
+    heif.from_pillow(pillow.fromarray(stored)).save(tmp_path / "phone.heic", quality=95, exif=exif.tobytes())
+    frame, _ = read_noted(tmp_path / "phone.heic")
+    assert frame.size == size
+    shown = np.rot90(stored, -1) if orientation == 6 else stored
+    assert np.abs(frame.pixels[:, :, ::-1].astype(int) - shown).mean() < 4

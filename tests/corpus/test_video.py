@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -133,6 +134,35 @@ def test_chroma_lies_where_the_stream_says(corpus: Path, place: str, siting: tup
     picture = read(corpus / f"siting-{place}.mp4")[1][0].picture
     assert isinstance(picture, Planes)
     assert picture.siting == siting
+
+
+# a, b, c, d of the display matrix: shown x = a x + c y, shown y = b x + d y (ISO/IEC 14496-12, 8.3.2).
+SHOWN = {
+    (1, 0, 0, 1): lambda plane: plane,
+    (-1, 0, 0, 1): lambda plane: plane[:, ::-1],
+    (1, 0, 0, -1): lambda plane: plane[::-1],
+    (-1, 0, 0, -1): lambda plane: plane[::-1, ::-1],
+    (0, 1, 1, 0): lambda plane: plane.T,
+    (0, 1, -1, 0): lambda plane: plane.T[:, ::-1],
+    (0, -1, 1, 0): lambda plane: plane.T[::-1],
+    (0, -1, -1, 0): lambda plane: plane.T[::-1, ::-1],
+}
+
+
+@pytest.mark.parametrize("matrix", SHOWN)
+def test_a_display_matrix_turns_and_mirrors(corpus: Path, tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """All eight, as cameras that hang upside down or look into a mirror write them."""
+    stored = next(iter(VideoFile(corpus / "plain.mp4").frames())).picture
+    raw = bytearray((corpus / "plain.mp4").read_bytes())
+    at = raw.index(b"tkhd") + 4 + 40
+    across_x, across_y, down_x, down_y = (value << 16 for value in matrix)
+    struct.pack_into(">9i", raw, at, across_x, across_y, 0, down_x, down_y, 0, 0, 0, 1 << 30)
+    (tmp_path / "shown.mp4").write_bytes(raw)
+    shown = next(iter(VideoFile(tmp_path / "shown.mp4").frames())).picture
+    assert isinstance(stored, Planes)
+    assert isinstance(shown, Planes)
+    for before, after in zip((stored.luma, *stored.chroma), (shown.luma, *shown.chroma), strict=True):
+        np.testing.assert_array_equal(after, SHOWN[matrix](before))
 
 
 def test_no_damaged_picture_passes(corpus: Path) -> None:

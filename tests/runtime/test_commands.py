@@ -85,6 +85,19 @@ def test_embed_writes_unit_vectors_with_their_names(given: list[str], tmp_path: 
         assert str(kept["tower"]) == "c" * 64
 
 
+def test_classify_labels_a_folder_and_names_what_is_damaged(given: list[str], tmp_path: Path) -> None:
+    """Its pictures are named by their paths."""
+    folder = tmp_path / "card"
+    folder.mkdir()
+    picture(folder / "a.png", 200, 10, 10)
+    (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    done = call("classify", folder, "--json", *given)
+    assert done.returncode == 1
+    assert json.loads(done.stdout.splitlines()[0])["name"] == str(folder / "a.png")
+    assert "1 of 2 stills cannot be read" in done.stderr
+    assert "b.png" in done.stderr
+
+
 def test_a_truncated_video_fails_and_keeps_what_it_gave(given: list[str], tmp_path: Path) -> None:
     """Exit code 1, and a flight with the frames that could be decoded."""
     path = tmp_path / "a.avi"

@@ -152,6 +152,14 @@ def test_a_turned_picture_is_the_picture_turned(quarters: int, siting: tuple[flo
     assert np.abs(turned - np.rot90(exact_pixels(picture), quarters)).max() < 1e-9
 
 
+@pytest.mark.parametrize("siting", SITINGS)
+def test_a_mirrored_picture_is_the_picture_mirrored(siting: tuple[float, float]) -> None:
+    """The last chroma sample becomes the first, and lies elsewhere."""
+    picture = planes_of(36, 62, "bt709", False, 8, (2, 2), siting)
+    mirrored = exact_pixels(picture.mirror())
+    assert np.abs(mirrored - exact_pixels(picture)[:, ::-1]).max() < 1e-9
+
+
 def exact_pixels(picture: Planes) -> NDArray[np.float64]:
     """The picture in colour at full size, unrounded."""
     height, width = picture.luma.shape

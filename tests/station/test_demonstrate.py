@@ -6,6 +6,7 @@ Covers: station/commands/demo.py, station/demonstrate_archive.py.
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from overflight.runtime.bundle import default_bundle
 from overflight.runtime.errors import UsageError
 from overflight.station import demonstrate as demonstration
 from overflight.station.annotate import encode
-from overflight.station.commands.demo import command
+from overflight.station.commands.demo import _when_unknown, command
 from overflight.station.demonstrate import LABELS, demonstrate
 from overflight.station.summary import read
 
@@ -111,3 +112,13 @@ def test_labels_of_the_demo() -> None:
     file = label_file.read_label_file(LABELS, prompts.read_templates(prompts.DEFAULT))
     assert sum(entry.background for entry in file.entries) >= 1
     assert sum(not entry.background for entry in file.entries) >= 4
+
+
+def test_the_summary_says_where_the_film_is_unknown() -> None:
+    """Parts of a second or more, by their times; flickers are left out, and a film without any says nothing."""
+    answers = [None] * 3 + ["meadow"] * 2 + [None] + ["forest"] * 2 + [None] * 2
+    columns = {"times": np.arange(10) * 0.5, "weights": np.full(10, 0.5)}
+    summary = SimpleNamespace(answers=answers, **columns)
+    expected = "unknown: 0.0 to 1.5 s, 4.0 to 5.0 s, where no label was near enough\n"
+    assert _when_unknown(summary) == expected  # type: ignore[arg-type]
+    assert _when_unknown(SimpleNamespace(answers=["meadow"] * 10, **columns)) == ""  # type: ignore[arg-type]

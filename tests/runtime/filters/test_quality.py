@@ -35,6 +35,11 @@ def test_a_fault_is_named(pixels: NDArray[np.uint8], fault: str | None) -> None:
     assert QualityCheck(live=True).fault(pixels) == fault
 
 
+def test_a_flat_lower_edge_is_no_damage_where_the_decoder_reports_it() -> None:
+    """A status bar, a deck, a test picture: the decoder of a recording or a stream names what was concealed."""
+    assert QualityCheck(live=False, decoder_reports=True).fault(torn()) is None
+
+
 def test_a_frozen_camera_is_named_and_recovers() -> None:
     """The same bits again are no new look, and often enough they are a fault; the first change ends it."""
     judge = QualityCheck(live=True)
