@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from overflight.export.label_lines import Places
 from overflight.export.prompts import SLOT, Templates, read_templates
+from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,13 +70,16 @@ class Mistakes:
             raise UsageError("\n".join(lines))
 
 
+MAX_BYTES = 16 << 20
+
+
 def read_label_file(path: Path, templates: Templates) -> LabelFile:
     """Read a ``.txt`` or ``.toml`` label file; ``templates`` serve where the file names none.
 
     Raises UsageError that lists every mistake with its line.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, MAX_BYTES, UsageError)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; expected a .txt or .toml file of labels") from error
     try:

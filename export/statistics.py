@@ -17,7 +17,7 @@ def auroc(positive: NDArray[np.floating[Any]], negative: NDArray[np.floating[Any
     """Return the probability that a positive scores higher than a negative, ties counted as half (Mann-Whitney)."""
     ordered = np.sort(negative)
     below, not_above = (np.searchsorted(ordered, positive, side=side) for side in ("left", "right"))
-    return float((below + not_above).mean() / 2 / len(negative))
+    return float((below + not_above).sum() / (2 * len(positive) * len(negative)))  # whole numbers, rounded once
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from overflight.models import corpus as corpora
 from overflight.models import measures
 from overflight.models.reading import Checkpoint
 from overflight.models.scenes import HELD_OUT_TEMPLATES, TRAINING_TEMPLATES, name_scene
+from overflight.station.evaluate.measures import calibration_error
 
 
 def judge(cosines: np.ndarray, truth: np.ndarray, scale: float, bias: float) -> dict[str, float]:
@@ -26,8 +27,8 @@ def judge(cosines: np.ndarray, truth: np.ndarray, scale: float, bias: float) -> 
     return {
         "scale": scale,
         "bias": bias,
-        "ece_pairs": measures.calibration_error(probability.ravel(), positive.ravel()),
-        "ece_best_label": measures.calibration_error(probability.max(1), right),
+        "ece_pairs": calibration_error(probability.ravel(), positive.ravel()),
+        "ece_best_label": calibration_error(probability.max(1), right),
         "mean_best_probability": float(probability.max(1).mean()),
         "top1": float(right.mean()),
         "log_loss_per_image": float(loss.sum(1).mean()),

@@ -24,6 +24,8 @@ from overflight.models.scenes import (
     fill,
     name_scene,
 )
+from overflight.station.evaluate.measures import share
+from overflight.station.evaluate.retrieval import as_queries
 
 if TYPE_CHECKING:
     from overflight.models.corpus import Corpus
@@ -44,13 +46,12 @@ def score_templates(
         vectors = checkpoint.embed_texts(prompts).reshape(len(templates), len(names), -1)
         single = {template: measures.top1(images @ vectors[row].T, truth) for row, template in enumerate(templates)}
         bank = normalise(vectors.mean(0))
-        right = int(((images @ bank.T).argmax(1) == truth).sum())
-        low, high = measures.wilson(right, len(truth))
+        right = share((images @ bank.T).argmax(1) == truth)
         values = np.array(list(single.values()))
         found[label] = {
             "templates": len(templates),
-            "ensemble_top1": right / len(truth),
-            "ensemble_interval95": [low, high],
+            "ensemble_top1": right.value,
+            "ensemble_interval95": [right.low, right.high],
             "single_mean": float(values.mean()),
             "single_min": float(values.min()),
             "single_max": float(values.max()),
@@ -81,8 +82,7 @@ def tabulate_scenes(scores: np.ndarray, truth: np.ndarray, names: list[str]) -> 
 
 def measure_retrieval(checkpoint: Checkpoint, images: np.ndarray, captions: list[list[str]]) -> dict[str, float]:
     """Return R@1, R@5, R@10 both ways, one image to five raw captions, as RemoteCLIP counts."""
-    texts = [text.capitalize() for five in captions for text in five]
-    owner = np.repeat(np.arange(len(captions)), [len(five) for five in captions])
+    texts, owner = as_queries(captions)
     scores = images @ checkpoint.embed_texts(texts, half=True).T
     positive = owner[None] == np.arange(len(captions))[:, None]
     found = {}

@@ -25,8 +25,9 @@ from overflight.export.checkpoint import Checkpoint, Reading
 from overflight.export.describe import describe
 from overflight.export.encode import TextEncoder
 from overflight.export.prompts import DEFAULT, read_templates, template_names
+from overflight.export.statistics import wilson
 from overflight.models.finetune_data import Pictures, list_pictures, read_pictures
-from overflight.models.measures import recall, wilson
+from overflight.models.measures import recall
 from overflight.runtime.engines import open_reference
 from overflight.runtime.errors import MissingError, OverflightError, UsageError
 from overflight.runtime.evaluation.fidelity import embed_all

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from overflight.export.statistics import auroc
 from overflight.models import measures
 from overflight.models.scenes import HELD_OUT_TEMPLATES, name_scene
 
@@ -36,15 +37,13 @@ def measure_open_set(
     softmax /= softmax.sum(1, keepdims=True)
     place = np.cumsum(kept) - 1
     right = known & (cosines.argmax(1) == place[truth])
-    per_scene = {
-        name: measures.auroc(best[known], best[truth == row]) for row, name in enumerate(names) if not kept[row]
-    }
+    per_scene = {name: auroc(best[known], best[truth == row]) for row, name in enumerate(names) if not kept[row]}
     threshold = float(np.quantile(best[known], 0.05))
     return {
         "removed": list(REMOVED),
-        "auroc_best_cosine": measures.auroc(best[known], best[~known]),
-        "auroc_softmax": measures.auroc(softmax.max(1)[known], softmax.max(1)[~known]),
-        "auroc_right_against_unknown": measures.auroc(best[right], best[~known]),
+        "auroc_best_cosine": auroc(best[known], best[~known]),
+        "auroc_softmax": auroc(softmax.max(1)[known], softmax.max(1)[~known]),
+        "auroc_right_against_unknown": auroc(best[right], best[~known]),
         "unknown_accepted_at_95_known": float((best[~known] >= threshold).mean()),
         "auroc_by_scene": per_scene,
         "known_top1": float(right.sum() / known.sum()),

@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MAX_BOXES = 20_000  # a picture of 100 megapixels in tiles of 512 pixels has 400 items
+
 
 def boxes(content: memoryview, place: int = 0) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield the (kind, content) of each box from a place on; a box that runs past the end ends them."""
-    while place + 8 <= len(content):
+    """Yield the (kind, content) of each box from a place on; a box that runs past the end ends them.
+
+    Of one box no more than ``MAX_BOXES`` are looked at: an empty one takes eight bytes.
+    """
+    for _ in range(MAX_BOXES):
+        if place + 8 > len(content):
+            return
         size, kind = struct.unpack_from(">I4s", content, place)
         start = place + 8
         if size == 1:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import SourceError, UsageError
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.sources.image import read_image
 from overflight.station.describe.describe import cover_group
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 CONTEXT = 0.15  # of a box's size, added around it: a thing is recognised by what it stands on
 LEAST_PX = 8
+MAX_BYTES = 1 << 30  # ten million boxes
 
 
 class CocoImage(msgspec.Struct, frozen=True):
@@ -48,7 +51,7 @@ class CocoFile(msgspec.Struct, frozen=True):
 def read_boxes(path: Path, image: Path | None = None) -> CocoFile:
     """Read COCO JSON: a data set, or a list of results, which needs ``image``. Raises UsageError."""
     try:
-        raw: Any = msgspec.json.decode(path.read_bytes())
+        raw: Any = decode_json(read_regular(path, MAX_BYTES, UsageError), Any)
         if isinstance(raw, list):
             if image is None:
                 raise UsageError(f"{path}: a list of results without pictures; name the one picture")

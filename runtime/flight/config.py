@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ HEADER = """\
 # Every key is an option of `overflight run`; an option on the command line replaces it.
 # A line that starts with # has no effect. Relative paths start at this file's folder.
 """
+MAX_BYTES = 65_536  # a reader of TOML takes minutes for a key of many parts
 LEFT_OUT = {"config", "print_config", "check", "as_json", "help"}  # these say what to do, not how to fly
 _TOML_TYPES: dict[str, Any] = {
     "true or false": bool,
@@ -54,7 +56,7 @@ def read_config(path: Path, command: click.Command, context: click.Context) -> d
 def read_text(path: Path) -> str:
     """Read a configuration file. Raises UsageError."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path, MAX_BYTES, UsageError).decode()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; expected a flight's configuration, a TOML file") from error
     except UnicodeDecodeError as error:
@@ -111,6 +113,8 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         values: dict[str, Any] = toml.loads(text)
     except toml.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML ({error}); correct that line") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: nested too deeply; expected keys with plain values") from error
     return values
 
 

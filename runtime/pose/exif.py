@@ -5,17 +5,18 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from overflight.runtime.bounded import open_regular
-from overflight.runtime.pose.tag_blocks import MAX_XMP_BYTES, TIFF_STARTS, find_tag_blocks
+from overflight.runtime.pose.tag_blocks import TIFF_STARTS, find_tag_blocks
 from overflight.runtime.pose.xmp import read_xmp
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from overflight.runtime.pose.tag_blocks import Content
+    from overflight.runtime.pose.tag_blocks import Content, TagBlocks
 
 Value = str | tuple[float, ...]
 Tags = dict[int, Value]
@@ -27,7 +28,8 @@ _TYPES = {
 }  # fmt: skip
 _EXIF_IFD, _GPS_IFD, _SUB_IFDS, _XMP = 0x8769, 0x8825, 0x14A, 700
 MAX_BYTES = 1 << 40  # only the pages that hold tags are read
-_MAX_ENTRIES, _MAX_SUB_IFDS, _MAX_VALUES = 512, 8, 4096
+_MAX_ENTRIES, _MAX_SUB_IFDS, _MAX_VALUES = 512, 8, 256
+_MAX_VALUE_BYTES = 4096  # of one tag; the rest of a longer value is left out
 
 
 @dataclass
@@ -54,13 +56,11 @@ def read_tags(path: Path) -> StillTags:
 
 def _tags(content: memoryview) -> StillTags:
     blocks = find_tag_blocks(content)
-    tags, packets = StillTags(), blocks.xmp
+    tags = StillTags()
     head = bytes(blocks.exif[:4])
     if head in TIFF_STARTS:
-        directories = _Directories(blocks.exif, "<" if head[:1] == b"I" else ">", 43 in head)
-        tags, own = directories.read()
-        packets = [*packets, *own]
-    for packet in packets:
+        tags = _Directories(blocks, "<" if head[:1] == b"I" else ">", 43 in head).read()
+    for packet in blocks.xmp:
         tags.xmp = read_xmp(packet) | tags.xmp  # the first packet wins over an extension or a second one
     return tags
 
@@ -69,23 +69,27 @@ def _tags(content: memoryview) -> StillTags:
 class _Directories:
     """The tag directories of one TIFF structure; ``big`` is the form with 64-bit offsets."""
 
-    tiff: Content
+    blocks: TagBlocks
     order: str
     big: bool
 
-    def read(self) -> tuple[StillTags, list[bytes]]:
+    @property
+    def tiff(self) -> Content:
+        """The TIFF structure."""
+        return self.blocks.exif
+
+    def read(self) -> StillTags:
         start = self._number("Q", 8) if self.big else self._number("I", 4)
-        picture, packets = self._directory(start)
-        gps, _ = self._directory(self._pointer(picture, _GPS_IFD))
+        picture = self._directory(start)
+        gps = self._directory(self._pointer(picture, _GPS_IFD))
         for tag in (_EXIF_IFD, _SUB_IFDS):
             places = picture.get(tag, ())
             for place in () if isinstance(places, str) else places[:_MAX_SUB_IFDS]:
-                more, own = self._directory(int(place))
-                packets += own
+                more = self._directory(int(place))
                 # The Exif directory adds to the picture; a raw or small picture behind it only fills gaps.
                 picture = picture | more if tag == _EXIF_IFD else more | picture
-                gps = gps or self._directory(self._pointer(more, _GPS_IFD))[0]
-        return StillTags(picture, gps), packets
+                gps = gps or self._directory(self._pointer(more, _GPS_IFD))
+        return StillTags(picture, gps)
 
     def _number(self, letter: str, place: int) -> int:
         if place + struct.calcsize(letter) > len(self.tiff):
@@ -97,13 +101,12 @@ class _Directories:
         value = tags.get(tag)
         return int(value[0]) if isinstance(value, tuple) and value else 0
 
-    def _directory(self, place: int) -> tuple[Tags, list[bytes]]:
+    def _directory(self, place: int) -> Tags:
         count_size, entry_size, inline = (8, 20, 8) if self.big else (2, 12, 4)
         if not 8 <= place <= len(self.tiff) - count_size:
-            return {}, []
+            return {}
         count = self._number("Q" if self.big else "H", place)
         tags: Tags = {}
-        packets: list[bytes] = []
         first = place + count_size
         for entry in range(first, first + entry_size * min(count, _MAX_ENTRIES), entry_size):
             if entry + entry_size > len(self.tiff):
@@ -111,19 +114,20 @@ class _Directories:
             tag, kind, length = struct.unpack_from(self.order + ("HHQ" if self.big else "HHI"), self.tiff, entry)
             raw = self._raw(kind, length, entry + entry_size - inline, inline)
             if tag == _XMP and raw:
-                packets.append(raw)
-            elif raw and (value := self._value(kind, raw)) is not None:
+                with suppress(ValueError):  # more than one file may take
+                    self.blocks.add_xmp(raw)
+            elif raw and (value := self._value(kind, bytes(raw[:_MAX_VALUE_BYTES]))) is not None:
                 tags[tag] = value
-        return tags, packets
+        return tags
 
-    def _raw(self, kind: int, length: int, place: int, inline: int) -> bytes:
+    def _raw(self, kind: int, length: int, place: int, inline: int) -> Content:
         """Return the bytes of a value, from the entry itself or from where it points; empty where they are missing."""
         size = _TYPES[kind][0] * length if kind in _TYPES else 0
         if size > inline:
             place = self._number("Q" if self.big else "I", place)
-        if not 0 < size <= MAX_XMP_BYTES or place + size > len(self.tiff):
+        if size <= 0 or place + size > len(self.tiff):
             return b""
-        return bytes(self.tiff[place : place + size])
+        return self.tiff[place : place + size]
 
     def _value(self, kind: int, raw: bytes) -> Value | None:
         size, letter = _TYPES[kind]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from overflight.runtime.boxes import boxes
+from overflight.runtime.boxes import MAX_BOXES, boxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 EXIF, XMP, MORE_XMP = b"Exif\x00\x00", b"http://ns.adobe.com/xap/1.0/\x00", b"http://ns.adobe.com/xmp/extension/\x00"
 TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-MAX_XMP_BYTES = 16 << 20
+MAX_XMP_BYTES = 2 << 20  # of all packets of one file; what cameras write takes less than 100 kB
+MAX_PIECES = 200_000  # segments, chunks or boxes of one file that are looked at
 _JP2_EXIF, _JP2_XMP = b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _MARKS = ((b"<x:xmpmeta", b"</x:xmpmeta>"), (b"<rdf:RDF", b"</rdf:RDF>"))
 _HEAD_BYTES = 256 * 1024
@@ -29,6 +30,18 @@ class TagBlocks:
 
     exif: Content = b""
     xmp: list[bytes] = field(default_factory=list)
+    left_bytes: int = MAX_XMP_BYTES
+
+    def spend(self, size: int) -> None:
+        """Count bytes that are copied or inflated. Raises ValueError beyond what one file may take."""
+        self.left_bytes -= size + 1024  # a packet costs something, however small
+        if self.left_bytes < 0:
+            raise ValueError("more tags than a camera writes")
+
+    def add_xmp(self, packet: Content) -> None:
+        """Keep one packet. Raises ValueError beyond what one file may take."""
+        self.spend(len(packet))
+        self.xmp.append(bytes(packet))
 
 
 def find_tag_blocks(content: memoryview) -> TagBlocks:
@@ -79,7 +92,9 @@ def _tiff(content: memoryview, blocks: TagBlocks) -> None:
 def _jpeg(content: memoryview, blocks: TagBlocks) -> None:
     place, pieces = 2, dict[int, bytes]()
     try:
-        while place + 4 <= len(content) and content[place] == 0xFF:
+        for _ in range(MAX_PIECES):
+            if place + 4 > len(content) or content[place] != 0xFF:
+                break
             marker = content[place + 1]
             if marker in {0xD8, 0xFF, 0x01}:  # a start, a fill byte or a marker without a length
                 place += 1 if marker == 0xFF else 2
@@ -92,23 +107,25 @@ def _jpeg(content: memoryview, blocks: TagBlocks) -> None:
             place += 2 + length
     finally:
         if pieces:
-            blocks.xmp.append(b"".join(pieces[offset] for offset in sorted(pieces)))
+            blocks.add_xmp(b"".join(pieces[offset] for offset in sorted(pieces)))
 
 
 def _jpeg_segment(segment: bytes, blocks: TagBlocks, pieces: dict[int, bytes]) -> None:
     if segment.startswith(EXIF[:5]) and not blocks.exif:
         blocks.exif = segment[6:]
     elif segment.startswith(XMP):
-        blocks.xmp.append(segment[len(XMP) :])
+        blocks.add_xmp(segment[len(XMP) :])
     elif segment.startswith(MORE_XMP):
         (offset,) = struct.unpack_from(">I", segment, len(MORE_XMP) + 36)  # behind a digest and the whole length
-        if offset < MAX_XMP_BYTES:
+        if offset < MAX_XMP_BYTES and len(pieces) < MAX_XMP_BYTES >> 10:
             pieces[offset] = segment[len(MORE_XMP) + 40 :]
 
 
 def _png(content: memoryview, blocks: TagBlocks) -> None:
     place = 8
-    while place + 12 <= len(content):
+    for _ in range(MAX_PIECES):
+        if place + 12 > len(content):
+            return
         length, kind = struct.unpack_from(">I4s", content, place)
         data = content[place + 8 : place + 8 + length]
         match kind:
@@ -116,7 +133,7 @@ def _png(content: memoryview, blocks: TagBlocks) -> None:
                 blocks.exif = _without_mark(data)
             case b"iTXt" if bytes(data[:18]) == b"XML:com.adobe.xmp\x00":
                 body = bytes(data[20:]).split(b"\x00", 2)[2]  # behind its flags, a language and a translated name
-                blocks.xmp.append(_inflated(body) if data[18] else body)
+                blocks.add_xmp(_inflated(body, blocks) if data[18] else body)
             case b"zTXt" | b"tEXt" if bytes(data[:17]) == b"Raw profile type ":
                 _raw_profile(bytes(data), blocks)
             case b"IEND":
@@ -127,27 +144,31 @@ def _png(content: memoryview, blocks: TagBlocks) -> None:
 def _raw_profile(chunk: bytes, blocks: TagBlocks) -> None:
     """Read ImageMagick's form: the profile in hexadecimal digits behind its name and length."""
     _, _, body = chunk.partition(b"\x00")
-    text = _inflated(body[1:]) if body[:1] == b"\x00" else body
+    text = _inflated(body[1:], blocks) if body[:1] == b"\x00" else body
     raw = bytes.fromhex("".join(text.decode("ascii", "ignore").split()[2:]))
     if raw.startswith(EXIF):
         blocks.exif = raw[6:]
     elif raw.startswith(XMP):
-        blocks.xmp.append(raw[len(XMP) :])
+        blocks.add_xmp(raw[len(XMP) :])
 
 
-def _inflated(data: bytes) -> bytes:
-    return zlib.decompressobj().decompress(data, MAX_XMP_BYTES)
+def _inflated(data: bytes, blocks: TagBlocks) -> bytes:
+    whole = zlib.decompressobj().decompress(data, max(1, blocks.left_bytes))
+    blocks.spend(len(whole))
+    return whole
 
 
 def _webp(content: memoryview, blocks: TagBlocks) -> None:
     place = 12
-    while place + 8 <= len(content):
+    for _ in range(MAX_PIECES):
+        if place + 8 > len(content):
+            return
         kind, length = struct.unpack_from("<4sI", content, place)
         data = content[place + 8 : place + 8 + length]
         if kind == b"EXIF":
             blocks.exif = _without_mark(data)
         elif kind == b"XMP ":
-            blocks.xmp.append(bytes(data))
+            blocks.add_xmp(data)
         place += 8 + length + length % 2
 
 
@@ -160,7 +181,7 @@ def _jp2(content: memoryview, blocks: TagBlocks) -> None:
         if kind == b"uuid" and bytes(box[:16]) == _JP2_EXIF:
             blocks.exif = _without_mark(box[16:])
         elif kind == b"uuid" and bytes(box[:16]) == _JP2_XMP:
-            blocks.xmp.append(bytes(box[16:]))
+            blocks.add_xmp(box[16:])
 
 
 def _heif(content: memoryview, blocks: TagBlocks) -> None:
@@ -173,12 +194,13 @@ def _heif(content: memoryview, blocks: TagBlocks) -> None:
     for item, extents in _item_places(inner[b"iloc"]):
         if item not in kinds:
             continue
+        blocks.spend(sum(length for _, length in extents))
         data = b"".join(bytes(content[start : start + length]) for start, length in extents)
         if kinds[item] == b"Exif":
             (skip,) = struct.unpack_from(">I", data)
             blocks.exif = data[4 + skip :]
         else:
-            blocks.xmp.append(data)
+            blocks.add_xmp(data)
 
 
 def _item_kinds(iinf: memoryview) -> Iterator[tuple[int, bytes]]:
@@ -207,12 +229,16 @@ def _item_places(iloc: memoryview) -> Iterator[tuple[int, list[tuple[int, int]]]
         place += size
         return int.from_bytes(iloc[place - size : place], "big")
 
+    parts = 0
     for _ in range(count):
         item, method = take(4 if wide else 2), take(2) & 15 if version else 0
         take(2)  # the data reference: this file
         base = take(base_size)
         extents = []
-        for _ in range(take(2)):
+        parts += 1 + (number := take(2))  # with sizes of 0 a table of a few bytes states any number of them
+        if parts > MAX_BOXES:
+            raise ValueError("more items than a picture has")
+        for _ in range(number):
             take(index_size)
             extents.append((base + take(offset_size), take(length_size)))
         if method == 0:

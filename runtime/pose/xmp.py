@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from xml.parsers import expat
 
@@ -22,7 +23,10 @@ _PREFIXES = {
     "exif": "exif", "tiff": "tiff",
 }  # fmt: skip
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_MAX_VALUES, _MAX_DEPTH, _MAX_CHARACTERS = 4096, 32, 4096
+_MAX_VALUES, _MAX_DEPTH, _MAX_CHARACTERS, _MAX_NAME = 4096, 32, 4096, 128
+# A parser writes a namespace's whole address before each name: a long one makes its work quadratic. Entities multiply.
+_COSTLY = re.compile(rb"<!DOCTYPE|xmlns[^=>]{0,256}=\s{0,64}[\"'][^\"']{512}")
+_SEARCHED = 1 << 20  # characters of a broken packet
 _UNKNOWN = "?"
 
 
@@ -32,12 +36,16 @@ def read_xmp(packet: bytes) -> dict[str, str]:
     Values stand as attributes, elements, structures or lists (the first item counts). Where the XML is broken, what can
     be found of it by pattern is used.
     """
+    if packet[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        packet = packet.decode("utf-16", "replace").encode()
+    if _COSTLY.search(packet):
+        return {}
     start = packet.find(b"<")
     values: dict[str, str] = {}
     try:
         _Reader(values).parse(packet[max(0, start) :].rstrip(b"\x00 \r\n\t"))
     except (expat.ExpatError, ValueError, LookupError):
-        return _by_pattern(packet.decode("utf-8", "replace")) | values
+        return _by_pattern(packet[:_SEARCHED].decode("utf-8", "replace")) | values
     return values
 
 
@@ -48,7 +56,7 @@ class _Reader:
         self._values = values
         self._path: list[str] = []
         self._text = ""
-        self._parser = expat.ParserCreate(namespace_separator=" ")
+        self._parser = expat.ParserCreate("utf-8", " ")
         self._parser.buffer_text = True
         self._parser.StartElementHandler = self._begin
         self._parser.EndElementHandler = self._end
@@ -68,7 +76,7 @@ class _Reader:
                 self._keep([*self._path, short], value)
 
     def _add(self, text: str) -> None:
-        self._text += text[:_MAX_CHARACTERS]
+        self._text += text[: _MAX_CHARACTERS - len(self._text)]
 
     def _end(self, _name: str) -> None:
         if self._text.strip():
@@ -80,7 +88,7 @@ class _Reader:
         names = [part for part in path if part]
         if names and _UNKNOWN not in names and len(self._values) < _MAX_VALUES:
             key = names[0] + "".join("/" + name.partition(":")[2] for name in names[1:])
-            self._values.setdefault(key, value.strip())
+            self._values.setdefault(key, value[:_MAX_CHARACTERS].strip())
 
     @staticmethod
     def _refuse(*_: object) -> None:
@@ -92,6 +100,8 @@ def _short(name: str) -> str:
     address, _, local = name.rpartition(" ")
     if address in {_RDF, "adobe:ns:meta/", ""}:
         return ""
+    if len(local) > _MAX_NAME:
+        return _UNKNOWN
     return next((f"{maker}:{local}" for part, maker in MAKERS.items() if part in address.lower()), _UNKNOWN)
 
 

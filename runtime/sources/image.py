@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import io
+import struct
 import time
 import zlib
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import NoSourceError, SourceError, missing_extra
 from overflight.runtime.frame import Frame
+from overflight.runtime.pose.tag_blocks import MAX_PIECES
 from overflight.runtime.sources import avif, jpeg
 from overflight.runtime.sources.depth import to_8_bit
 
@@ -26,8 +30,12 @@ _HEIF = frozenset({".heic", ".heif", ".hif"})
 _NO_FILE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 SUFFIXES = _HEIF | {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".ppm", ".pgm", ".avif"}
 MAX_PIXELS = 128_000_000  # above every aerial camera of today; 384 MB once decoded
+MAX_BYTES = 1 << 30  # such a picture in 16 bits, uncompressed, takes 768 MB
+_MAX_PAGES = 1_000  # of a TIFF file
+_HEADER_BYTES = 65_536  # where every format but TIFF states its size
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _REDUCED, _RAW = (
     1,
@@ -55,14 +63,13 @@ def read_noted(path: str | os.PathLike[str], number: int = 0) -> tuple[Frame, st
     path = Path(path)
     arrived_ns = time.monotonic_ns()
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, MAX_BYTES)
     except OSError as error:
         if error.errno in _NO_FILE:
             raise NoSourceError(f"{path}: {error.strerror}; expected the file of a picture") from error
         raise SourceError(f"{path}: {error.strerror}; check its permissions and the disk") from error
     if not raw:
         raise SourceError(f"{path}: an empty file; copy or take it again")
-    _refuse_huge(path)
     pixels, note = _decode(path, raw)
     return Frame(pixels, number, arrived_ns, order="bgr", name=path.name), note
 
@@ -75,6 +82,7 @@ def decode_still(raw: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def _decode(path: Path, raw: bytes) -> tuple[NDArray[np.uint8], str | None]:
+    _refuse_huge(path, _stated_size(raw))
     if jpeg.is_jpeg(raw):
         return _decode_jpeg(path, raw), None
     if raw[4:8] == b"ftyp" and raw[8:12] in _HEIF_BRANDS:
@@ -83,7 +91,7 @@ def _decode(path: Path, raw: bytes) -> tuple[NDArray[np.uint8], str | None]:
     if avif.is_avif(raw):
         return _decode_avif(path, raw)
     if raw.startswith(_PNG):
-        _refuse_torn_png(path, raw)
+        raw = _sound_png(path, raw)
     elif raw.startswith(_TIFF):
         page, note, single = _choose_page(path)
     pixels, stretched = to_8_bit(_decode_any(path, raw, page, single=single), path)
@@ -114,10 +122,10 @@ def _decode_any(path: Path, raw: bytes, page: int = 0, *, single: bool = False, 
 
 
 def _decode_jpeg(path: Path, raw: bytes) -> NDArray[np.uint8]:
-    end = jpeg.end_of_picture(raw)
-    if end is None:
-        raise SourceError(f"{path}: the picture is cut off after {len(raw)} bytes; copy it again")
     try:
+        end = jpeg.end_of_picture(raw)
+        if end is None:
+            raise SourceError(f"{path}: the picture is cut off after {len(raw)} bytes; copy it again")
         pixels = jpeg.decode(raw[:end])
     except ValueError as error:
         raise SourceError(f"{path}: the picture is damaged ({error}); copy it again") from error
@@ -134,6 +142,7 @@ def _decode_heif(path: Path, raw: bytes) -> NDArray[np.uint8]:
         ) from error
     try:
         picture = pillow_heif.open_heif(io.BytesIO(raw), convert_hdr_to_8bit=True, bgr_mode=True)
+        _refuse_huge(path, picture.size)
         pixels = np.asarray(picture)[:, :, :3]
     except (ValueError, RuntimeError, EOFError, SyntaxError) as error:
         raise SourceError(f"{path}: the HEIC picture is damaged ({error}); copy it again") from error
@@ -150,15 +159,25 @@ def _decode_avif(path: Path, raw: bytes) -> tuple[NDArray[np.uint8], str | None]
         ) from error
 
 
-def _refuse_huge(path: Path) -> None:
+def _stated_size(raw: bytes) -> tuple[int, int]:
+    """Return (width, height) as the header states them; (0, 0) where the decoder's own limit has to do."""
     try:
         import imagesize
     except ImportError as error:
         raise missing_extra("imagesize", "cpu") from error
+    if jpeg.is_jpeg(raw):
+        return jpeg.size(raw) or (0, 0)
+    if raw[4:8] == b"ftyp":  # HEIF and AVIF: tables that take minutes to read fit into a few bytes
+        return 0, 0
     try:
-        width, height = imagesize.get(str(path))
-    except (ValueError, OSError, IndexError, KeyError, TypeError):  # a torn header; the decoder judges the rest
-        return
+        width, height = imagesize.get(io.BytesIO(raw if raw.startswith(_TIFF) else raw[:_HEADER_BYTES]))
+    except (ValueError, OSError, IndexError, KeyError, TypeError, struct.error):  # torn: the decoder judges the rest
+        return 0, 0
+    return max(0, width), max(0, height)
+
+
+def _refuse_huge(path: Path, size: tuple[int, int]) -> None:
+    width, height = size
     if width * height > MAX_PIXELS:
         raise SourceError(
             f"{path}: {width} x {height} px is {width * height / 1e6:.0f} megapixels, the limit is "
@@ -166,10 +185,15 @@ def _refuse_huge(path: Path) -> None:
         )
 
 
-def _refuse_torn_png(path: Path, raw: bytes) -> None:
-    """Follow the chunks: each carries a checksum, and the last is IEND."""
-    at = len(_PNG)
-    while at + 12 <= len(raw):
+def _sound_png(path: Path, raw: bytes) -> bytes:
+    """Follow the chunks: each carries a checksum, and the last is IEND. Return the picture without its texts.
+
+    The decoder would inflate every text, and one of a few kB may hold gigabytes.
+    """
+    at, kept = len(_PNG), [_PNG]
+    for _ in range(MAX_PIECES):
+        if at + 12 > len(raw):
+            break
         length, kind = int.from_bytes(raw[at : at + 4], "big"), raw[at + 4 : at + 8]
         end = at + 12 + length
         if end > len(raw):
@@ -177,8 +201,10 @@ def _refuse_torn_png(path: Path, raw: bytes) -> None:
         wrong = zlib.crc32(raw[at + 4 : end - 4]) != int.from_bytes(raw[end - 4 : end], "big")
         if wrong and kind[:1].isupper():  # a critical chunk; the others do not carry the picture
             raise SourceError(f"{path}: the picture is damaged at byte {at}; copy it again")
+        if kind not in _PNG_TEXTS:
+            kept.append(raw[at:end])
         if kind == b"IEND":
-            return
+            return b"".join(kept)
         at = end
     raise SourceError(f"{path}: the picture is cut off after {len(raw)} bytes; copy it again")
 
@@ -195,7 +221,8 @@ def _choose_page(path: Path) -> tuple[int, str | None, bool]:
         return 0, None, False
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [(index, page) for index, page in enumerate(tiff.pages) if not int(page.subfiletype) & _REDUCED]
+            read = enumerate(islice(tiff.pages, _MAX_PAGES))
+            pages = [(index, page) for index, page in read if not int(page.subfiletype) & _REDUCED]
             if any(int(page.photometric) in _RAW for _, page in pages):
                 raise SourceError(
                     f"{path}: a camera's raw picture (DNG); develop it first: darktable-cli {path.name} NEW.jpg"

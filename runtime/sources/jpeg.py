@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from overflight.runtime.pose.tag_blocks import find_tag_blocks
+from overflight.runtime.pose.tag_blocks import MAX_PIECES, find_tag_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)  # in coded data FF is followed by 00 or a restart
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+MAX_SCANS = 100  # each goes over the whole picture; encoders write 10
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 _ORIENTATION = 0x0112
 # The library warns of these too, and the picture is whole. More bytes left over at the end are damage: after it the
@@ -33,10 +34,12 @@ def end_of_picture(raw: bytes) -> int | None:
     """Return where the picture ends, None where its end is missing.
 
     The segments are followed from the front: a preview inside them, a second picture, a film or anything else behind
-    the end (motion photos, panoramas, zeros) is neither.
+    the end (motion photos, panoramas, zeros) is neither. Raises ValueError for one that takes minutes to decode.
     """
-    at = 2
-    while at + 4 <= len(raw):
+    at, scans = 2, 0
+    for _ in range(MAX_PIECES):
+        if at + 4 > len(raw):
+            break
         if raw[at] != 0xFF:
             found = _MARKER.search(raw, at)  # rubbish between segments, or the coded data of a scan
             if found is None:
@@ -52,6 +55,9 @@ def end_of_picture(raw: bytes) -> int | None:
         else:
             at += 2 + max(2, int.from_bytes(raw[at + 2 : at + 4], "big"))
             if kind == _SCAN:
+                scans += 1
+                if scans > MAX_SCANS:
+                    raise ValueError(f"more than {MAX_SCANS} scans")
                 found = _MARKER.search(raw, at)
                 if found is None:
                     return None
@@ -80,12 +86,28 @@ def decode(raw: bytes) -> NDArray[np.uint8] | None:
     return upright(pixels, orientation(raw))
 
 
+def size(raw: bytes) -> tuple[int, int] | None:
+    """Return (width, height) as the header states them, None where there is none before the first scan."""
+    at = _frame_at(raw)
+    if at is None or at + 9 > len(raw):
+        return None
+    height, width = struct.unpack_from(">HH", raw, at + 5)
+    return width, height
+
+
 def _frame(raw: bytes) -> int | None:
     """Return the marker that says how the picture is coded, None where there is none before the first scan."""
+    at = _frame_at(raw)
+    return None if at is None else raw[at + 1]
+
+
+def _frame_at(raw: bytes) -> int | None:
     at = 2
-    while at + 4 <= len(raw) and raw[at] == 0xFF and raw[at + 1] != _SCAN:
+    for _ in range(MAX_PIECES):
+        if at + 4 > len(raw) or raw[at] != 0xFF or raw[at + 1] == _SCAN:
+            return None
         if raw[at + 1] in _FRAMES | _OTHER_FRAMES:
-            return raw[at + 1]
+            return at
         at += 1 if raw[at + 1] == 0xFF else 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
     return None
 

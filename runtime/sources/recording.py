@@ -58,15 +58,18 @@ class VideoFile:
         decoder = Decoder(self._stream.codec_context, self._stream, listening=False)
         clock = _MediaClock(self._stream, self._stated_interval_ns())
         number = whole = 0
-        for packet in self._packets():
-            for decoded, picture in decoder.decode(packet):
-                media_ns = clock.of(decoded)
-                if picture is not None:
-                    whole += 1
-                    yield Frame(picture, number, time.monotonic_ns(), media_ns=media_ns)
-                number += 1
-            self._dropped["damaged"] += decoder.damaged
-            decoder.damaged = 0
+        try:
+            for packet in self._packets():
+                for decoded, picture in decoder.decode(packet):
+                    media_ns = clock.of(decoded)
+                    if picture is not None:
+                        whole += 1
+                        yield Frame(picture, number, time.monotonic_ns(), media_ns=media_ns)
+                    number += 1
+                self._dropped["damaged"] += decoder.damaged
+                decoder.damaged = 0
+        finally:
+            self._wait_for_threads()
         self._judge_end(whole, number)
 
     def take_dropped(self) -> Counter[str]:
@@ -76,7 +79,16 @@ class VideoFile:
 
     def close(self) -> None:
         """Let the file go."""
+        self._wait_for_threads()
         self._container.close()
+
+    def _wait_for_threads(self) -> None:
+        """Wait until no thread of the decoder works.
+
+        PyAV frees a decoder while it holds Python's lock. A thread that still works on a damaged picture needs that
+        lock, to free what goes with the packet, and the two would wait for each other without end.
+        """
+        self._stream.codec_context.flush_buffers()
 
     def _packets(self) -> Iterator[Any]:
         av = pyav()

@@ -66,6 +66,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "flight": ("runtime", "Export what a flight recorded."),
 }
 
+MAX_PIXELS = 128_000_000  # of a picture; also in runtime/sources/image.py, which is not imported for every command
 LONGEST_QUOTE = 80
 LONGEST_WORD = 240  # a path may be long and is still wanted whole
 
@@ -112,6 +113,7 @@ def main() -> NoReturn:
     if hasattr(sys.stdout, "reconfigure"):
         # A file's name is printed as the bytes that it is; Windows would write to a file in the code page of old.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read when OpenCV is loaded
     report = _log_library if sys.argv[1:2] == ["run"] else _print_library
     _take_logging(report)
     with captured(report):

@@ -16,7 +16,9 @@ FORMAT = 1
 APPLICATION_ID = 0x4F464C41  # "OFLA": what file(1) and SQLite show for an Overflight archive
 BUSY_S = 30.0
 # A flight's rows have consecutive ids from ``first`` on, in the order of its segment: row = id - first.
+# One transaction: a command that is killed in it must not leave a version without its tables.
 _SCHEMA = f"""
+BEGIN IMMEDIATE;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 CREATE TABLE IF NOT EXISTS flights (
@@ -30,6 +32,7 @@ CREATE TABLE IF NOT EXISTS rows (
 CREATE INDEX IF NOT EXISTS rows_by_label ON rows (label);
 CREATE INDEX IF NOT EXISTS rows_by_time ON rows (utc_ns);
 CREATE VIRTUAL TABLE IF NOT EXISTS places USING rtree (id, west, east, south, north);
+COMMIT;
 """
 
 
@@ -46,9 +49,11 @@ def open_index(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connecti
         if create:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            if not connection.execute("PRAGMA user_version").fetchone()[0]:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'places'").fetchone():
                 connection.executescript(_SCHEMA)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if not version:
+            raise OverflightError(f"{path.parent}: nothing was added here yet; run: overflight archive add")
         if version != FORMAT:
             raise OverflightError(f"{path}: archive format {version}, expected {FORMAT}; update overflight")
         connection.execute("BEGIN IMMEDIATE" if create else "BEGIN")

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overflight.runtime.bundle import hash_file
-from overflight.runtime.errors import OverflightError, SourceError, UsageError
+from overflight.runtime.errors import MissingError, OverflightError, SourceError, UsageError
 from overflight.runtime.flight.directory import JOURNAL, RECORD
 from overflight.runtime.paths import printable
+from overflight.runtime.redact import redact
 from overflight.runtime.sources.image import SUFFIXES as STILLS
 from overflight.runtime.sources.mosaic import Mosaic, View, is_mosaic
 from overflight.runtime.sources.recording import SUFFIXES as VIDEOS
 from overflight.runtime.tiles import GSD_M, SHRINK
-from overflight.station.bulk.records import Failed, Item, Settings, Shard
+from overflight.station.bulk.records import Failed, Item, Settings, Shard, stored_path
 from overflight.station.bulk.urls import is_url, list_urls, read_list
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ class Listing:
         self.notes: list[str] = []
 
     def items(self, sources: Sequence[str]) -> Iterator[Item]:
-        """Yield the items of all sources in order. Raises UsageError for a source that names nothing."""
+        """Yield the items of all sources in order.
+
+        Raises UsageError for a source that names nothing, and for one that is a part of another.
+        """
+        _check_apart(sources)
         for source in sources:
             found = False
             for item in self._of_source(source):
@@ -63,11 +68,20 @@ class Listing:
     def _of_list(self, path: Path, source: str) -> Iterator[Item]:
         for where in read_list(path):
             if is_url(where):
-                yield from list_urls(where, source)
+                yield from self._of_line(where, source)
             elif (one := (path.parent / where).expanduser()).is_file():
                 yield from self._of_file(one, source, where)
             else:
                 self._refuse(source, where, "no such file; check the list")
+
+    def _of_line(self, where: str, source: str) -> Iterator[Item]:
+        """List what a line of a list names; a bad line does not end the others."""
+        try:
+            yield from list_urls(where, source)
+        except MissingError:
+            raise  # every line of its kind needs the library
+        except OverflightError as error:
+            self._refuse(source, redact(where), str(error))
 
     def _of_folder(self, folder: Path, source: str) -> Iterator[Item]:
         if (folder / RECORD).is_file():
@@ -87,7 +101,7 @@ class Listing:
             status = path.stat()
             if not status.st_size:
                 raise SourceError("an empty file; copy or take it again")
-            item = Item("still", source, printable(name), str(path.resolve()), status.st_size, status.st_mtime_ns)
+            item = Item("still", source, printable(name), stored_path(path), status.st_size, status.st_mtime_ns)
             if path.suffix.lower() in VIDEOS:
                 yield msgspec.structs.replace(item, kind="video", count=0)
             elif path.suffix.lower() in STILLS and not is_mosaic(path):
@@ -133,11 +147,20 @@ class Listing:
         except OSError as error:
             self._refuse(source, printable(name), f"{JOURNAL}: {error.strerror}")
             return
-        where = str(folder.resolve())
-        yield Item("flight", source, printable(name), where, status.st_size, status.st_mtime_ns, count=0)
+        yield Item("flight", source, printable(name), stored_path(folder), status.st_size, status.st_mtime_ns, count=0)
 
     def _refuse(self, source: str, name: str, reason: str) -> None:
         self.refused.append(Failed(source, name, reason, 1))
+
+
+def _check_apart(sources: Sequence[str]) -> None:
+    """Raise UsageError for a source that is named twice or lies in another one: its files would have two rows."""
+    named = {source: source if is_url(source) else Path(source).expanduser().resolve() for source in sources}
+    if len(set(named.values())) < len(sources):
+        raise UsageError("a source is named twice; name each once")
+    for source, path in named.items():
+        if isinstance(path, Path) and (around := set(path.parents) & set(named.values())):
+            raise UsageError(f"{source} is a part of {around.pop()}; name one of them")
 
 
 def walk(folder: Path, refuse: Callable[[Path, str], None]) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from overflight.runtime.errors import OverflightError, UsageError
 from overflight.station.bulk.fit import fit
 from overflight.station.bulk.listing import Listing, in_shards
 from overflight.station.bulk.local import run_local
+from overflight.station.bulk.rows import pyarrow
 from overflight.station.bulk.run import BulkOptions, make_settings
 from overflight.station.bulk.shard import ShardTask
 from overflight.station.bulk.store import BulkStore
@@ -185,11 +186,17 @@ def _rows_of_unknown(items: Sequence[Item], records: Sequence[ShardRecord]) -> f
 
 
 def _stored_bytes(store: BulkStore, records: Sequence[ShardRecord]) -> float:
-    """Return the bytes that a row takes: its part of the Parquet file, of the manifest and of the listing."""
+    """Return the bytes that a row takes: its part of a Parquet file, of a manifest and of the listing.
+
+    The sample's rows are written as one file first: small files hold more of what is there once for each.
+    """
     rows = max(1, sum(record.rows for record in records))
-    manifests = sum(store.manifest_path(record.number).stat().st_size for record in records)
+    arrow = pyarrow()
+    whole = arrow.concat_tables(arrow.parquet.read_table(store.parquet_path(record.number)) for record in records)
+    size, _ = store.write_rows(1 + max(record.number for record in records), whole)
+    done = sum(len(msgspec.json.encode(one)) for record in records for one in record.done)
     listing = sum(len(one.name) + 220 for record in records for one in record.done)
-    return (sum(record.file_bytes for record in records) + manifests + listing) / rows
+    return (size + done + listing) / rows
 
 
 def _quartiles(rates: Sequence[float]) -> tuple[float, float]:

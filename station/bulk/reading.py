@@ -7,7 +7,6 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +27,7 @@ from overflight.station.bulk.urls import fetched, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from overflight.runtime.frame import Frame
     from overflight.station.bulk.embedder import Embedder
@@ -125,10 +125,10 @@ class ShardReader:
             return
         source: Mosaic | VideoFile
         if item.kind == "windows":
-            source = Mosaic(Path(item.where), view=View(item.window_px), small_cache=True)
+            source = Mosaic(item.path, view=View(item.window_px), small_cache=True)
             frames = source.frames(item.first, item.first + item.count)
         else:
-            source = VideoFile(Path(item.where))
+            source = VideoFile(item.path)
             frames = _paced(source.frames(), self.embedder.settings.fps)
         try:
             self._take_frames(item, sha256, frames)
@@ -154,7 +154,7 @@ class ShardReader:
 
     def _take_flight(self, item: Item, sha256: str) -> None:
         """Take the embeddings that were recorded in flight; nothing is embedded again."""
-        folder = Path(item.where)
+        folder = item.path
         bank = LabelBank.load(folder / BANKS / f"{read_record(folder).bank_sha256[:16]}.safetensors").header
         if bank.tower != self.embedder.settings.tower:
             raise UsageError(f"embedded with another tower ({bank.model}); name the flight's source instead")
@@ -233,7 +233,7 @@ def _read_still(item: Item) -> StillRead:
         with fetched(item.where) as path:
             return _decode(path)
     _check_unchanged(item)
-    read = _decode(Path(item.where))
+    read = _decode(item.path)
     _check_unchanged(item)
     return read
 
@@ -250,16 +250,16 @@ def _decode(path: Path) -> StillRead:
 
 
 def _digest(item: Item) -> str:
-    path = Path(item.where)
+    path = item.path
     return hash_file(path / JOURNAL if item.kind == "flight" else path)
 
 
 def _check_unchanged(item: Item) -> None:
     """Refuse a file that is no longer the one that was listed: its rows would belong to neither."""
-    path = Path(item.where)
+    path = item.path
     status = (path / JOURNAL if item.kind == "flight" else path).stat()
     if (status.st_size, status.st_mtime_ns) != (item.bytes, item.mtime_ns):
-        raise SourceError(f"{item.where}: changed since it was listed; run the command again with --update")
+        raise SourceError(f"{item.name}: changed since it was listed; run the command again with --update")
 
 
 def _paced(frames: Iterator[Frame], fps: float) -> Iterator[Frame]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
 
+from overflight.runtime.paths import printable
+
 SCHEMA = 1
 Kind = Literal["still", "windows", "video", "flight"]
+_QUOTED = "bytes:"  # of a path that is not UTF-8: what follows is quoted as in a URL
 MOST_ATTEMPTS = 3  # for one item, and for a shard whose worker ended without an answer
 
 
@@ -40,7 +46,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     """One file, or some windows of one mosaic: what is read at once and fails alone.
 
-    ``name`` is unique within ``source``, the source as it was given. ``where`` is an absolute path or a URL. ``count``
+    ``name`` is unique within ``source``, the source as it was given. ``where`` is an absolute path as ``stored_path``
+    writes it, or a URL. ``count``
     is the expected number of rows, 0 where only reading can tell. ``first`` is the first window, and ``window_px``
     their side in pixels. ``sha256`` is known beforehand for a mosaic, which many items share.
     """
@@ -55,6 +62,19 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     first: int = 0
     window_px: int = 0
     sha256: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The file, of an item that is no URL."""
+        if self.where.startswith(_QUOTED):
+            return Path(os.fsdecode(unquote_to_bytes(self.where.removeprefix(_QUOTED))))
+        return Path(self.where)
+
+
+def stored_path(path: Path) -> str:
+    """Return an absolute path as JSON can hold it: as it is, or quoted where it is not UTF-8."""
+    text = str(path.resolve())
+    return text if printable(text) == text else _QUOTED + quote_from_bytes(os.fsencode(text))
 
 
 class Shard(msgspec.Struct, frozen=True):

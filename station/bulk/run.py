@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from overflight.runtime.engines import Precision, Target
     from overflight.station.bulk.outcome import Outcome
-    from overflight.station.bulk.records import ShardRecord
+    from overflight.station.bulk.records import Item, ShardRecord
 
 SHARD_ROWS = 256
 
@@ -166,8 +166,9 @@ def parse_part(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _identity(item: object) -> tuple[object, ...]:
-    return tuple(getattr(item, name) for name in ("source", "name", "where", "bytes", "mtime_ns", "first"))
+def _identity(item: Item) -> tuple[object, ...]:
+    """Return what makes an item the same one, under whichever source it is listed."""
+    return item.where, item.bytes, item.mtime_ns, item.first
 
 
 def _survey(store: BulkStore, options: BulkOptions) -> tuple[BulkProgress, set[int]]:

@@ -31,6 +31,7 @@ import msgspec
 from overflight.runtime.bundle import hash_file
 from overflight.runtime.durable import sync_directory, write_atomically
 from overflight.runtime.errors import OverflightError, UsageError
+from overflight.runtime.json_input import decode_json
 from overflight.station.bulk.records import Refused, Settings, Shard, ShardRecord
 from overflight.station.bulk.rows import GROUP_ROWS, pyarrow
 
@@ -76,7 +77,7 @@ class BulkStore:
         """Read the settings. Raises UsageError where there is no store."""
         path = self.directory / SETTINGS
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Settings)
+            return decode_json(path.read_bytes(), Settings)
         except FileNotFoundError as error:
             raise UsageError(
                 f"{self.directory}: no bulk store; begin one with: overflight bulk SOURCE --out"
@@ -124,16 +125,19 @@ class BulkStore:
     def refused(self) -> Refused:
         """Return what the listing left out."""
         try:
-            return msgspec.json.decode((self.directory / REFUSED).read_bytes(), type=Refused)
+            return decode_json((self.directory / REFUSED).read_bytes(), Refused)
         except (OSError, msgspec.DecodeError):
             return Refused()
 
     def shards(self) -> Iterator[Shard]:
         """Yield the shards of the listing, one in memory at a time."""
-        decoder = msgspec.json.Decoder(Shard)
-        with (self.directory / LISTING).open("rb") as file:
-            for line in file:
-                yield decoder.decode(line)
+        path = self.directory / LISTING
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield decode_json(line, Shard)
+                except msgspec.DecodeError as error:
+                    raise OverflightError(f"{path}: line {number}: {error}; begin another store") from error
 
     def parquet_path(self, number: int) -> Path:
         """Return the file of a shard's rows."""
@@ -146,7 +150,7 @@ class BulkStore:
     def record(self, number: int) -> ShardRecord | None:
         """Return a finished shard's manifest, None where it is missing, damaged, or its Parquet file is not whole."""
         try:
-            record = msgspec.json.decode(self.manifest_path(number).read_bytes(), type=ShardRecord)
+            record = decode_json(self.manifest_path(number).read_bytes(), ShardRecord)
             size = self.parquet_path(number).stat().st_size
         except (OSError, msgspec.DecodeError):
             return None

@@ -149,7 +149,10 @@ def _time(summary: BulkSummary) -> Element:
 def _failures(summary: BulkSummary) -> Element | None:
     if not summary.failed:
         return None
-    rows = [(one.source, one.name, one.reason, f"{one.rows:,}") for one in summary.failed[:_MOST_FAILURES]]
+    rows = [
+        (one.source, one.name, one.reason.removeprefix(f"{one.source.rstrip('/')}/{one.name}: "), f"{one.rows:,}")
+        for one in summary.failed[:_MOST_FAILURES]
+    ]
     more = len(summary.failed) - len(rows)
     return _section(
         "Failed",
@@ -191,7 +194,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0)
             tag("thead", tag("tr", cells(head, "th"))),
             tag("tbody", [tag("tr", cells(row, "td")) for row in rows]),
         ),
-        class_="wide",
+        class_="wide paths",
     )
 
 

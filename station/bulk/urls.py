@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 512 << 20  # of one picture; more is refused before it fills the disk
 _CHUNK = 1 << 20
+_MOST_CHARACTERS = 65_536  # of one line of a list
 
 
 def is_url(where: str) -> bool:
@@ -30,7 +31,11 @@ def read_list(path: Path) -> Iterator[str]:
     """Yield the lines of a list of URLs or paths; blank lines and lines that begin with ``#`` are left out."""
     try:
         with path.open(encoding="utf-8-sig") as file:
-            for line in file:
+            while line := file.readline(_MOST_CHARACTERS + 1):
+                if len(line) > _MOST_CHARACTERS:
+                    raise UsageError(
+                        f"{path}: a line of more than {_MOST_CHARACTERS} characters; expected one URL a line"
+                    )
                 where = line.strip()
                 if where and not where.startswith("#"):
                     yield where
@@ -56,7 +61,7 @@ def list_urls(where: str, source: str) -> Iterator[Item]:
 @contextmanager
 def fetched(where: str) -> Iterator[Path]:
     """Bring a picture here as a temporary file. Raises SourceError, MissingError where a library is missing."""
-    suffix = PurePosixPath(urlsplit(where).path).suffix.lower()
+    suffix = _suffix(where)
     with TemporaryDirectory(prefix="overflight-") as folder:
         path = Path(folder) / f"picture{suffix if suffix in STILLS else '.jpg'}"
         try:
@@ -75,12 +80,19 @@ def fetched(where: str) -> Iterator[Path]:
 
 
 def _item(where: str, source: str) -> Item:
-    suffix = PurePosixPath(urlsplit(where).path).suffix.lower()
+    suffix = _suffix(where)
     if suffix and suffix not in STILLS:
         raise UsageError(
             f"{redact(where)}: only pictures are read from URLs; copy a video or mosaic first, then name the file"
         )
     return Item("still", redact(source), redact(where), where)
+
+
+def _suffix(where: str) -> str:
+    try:
+        return PurePosixPath(urlsplit(where).path).suffix.lower()
+    except ValueError as error:  # such as half an IPv6 address
+        raise UsageError(f"{redact(where)}: no address ({error}); check it") from error
 
 
 def _system(where: str) -> tuple[Any, str]:

@@ -223,8 +223,12 @@ class Deployments:
         return actions
 
     def prune(self, keep: int = KEEP) -> None:
-        """Delete all but the newest deployments, and the bundles, banks and engines that none of the others needs."""
-        kept = self.all()[-keep:]
+        """Delete all but the newest deployments, and the bundles, banks and engines that none of the others needs.
+
+        Those that failed do not count: several in a row would leave nothing to go back to.
+        """
+        used = {action.deployment.number for action in self.history() if action.action != "failed"}
+        kept = [one for one in self.all() if one.number in used or not used][-keep:]
         current = self.current()
         if current is not None and current not in kept:
             kept.append(current)

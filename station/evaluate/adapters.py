@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,13 @@ def open_as(name: str, path: Path) -> Dataset:
     if name not in known:
         raise UsageError(f"--as {name}: unknown set; expected one of {', '.join(known)}")
     adapter = known[name]
-    opened = open_dataset(path)
     wanted = {_letters(one): one for one in adapter.classes}
-    names = {folder: wanted.get(_letters(folder)) or wanted.get(_letters(folder[1:]), "") for folder in opened.folders}
+    opened = open_dataset(path)
+    names = _known(opened, wanted)
+    if not any(names.values()):  # RSI-CB comes with a folder for each topic around its classes
+        with suppress(UsageError):
+            grouped = open_dataset(path, grouped=True)
+            opened, names = grouped, _known(grouped, wanted)
     unknown = sorted(folder for folder, found in names.items() if not found)
     missing = sorted(set(adapter.classes) - set(names.values()))
     if unknown or missing:
@@ -64,6 +69,11 @@ def open_as(name: str, path: Path) -> Dataset:
         )
     classes = tuple(names[folder] for folder in opened.folders)
     return msgspec.structs.replace(opened, name=name, classes=classes)
+
+
+def _known(opened: Dataset, wanted: dict[str, str]) -> dict[str, str]:
+    """Return the class of each folder, "" for an unknown one."""
+    return {folder: wanted.get(_letters(folder)) or wanted.get(_letters(folder[1:]), "") for folder in opened.folders}
 
 
 def published(task: str, name: str) -> list[PublishedRow]:

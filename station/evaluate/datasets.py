@@ -62,7 +62,7 @@ class Dataset(msgspec.Struct, frozen=True):
         return digest.hexdigest()
 
 
-def open_dataset(path: Path, names: dict[str, str] | None = None) -> Dataset:
+def open_dataset(path: Path, names: dict[str, str] | None = None, *, grouped: bool = False) -> Dataset:
     """Open a data set in whatever layout it has; ``names`` maps folders to class names.
 
     Raises UsageError for one that is not recognised, or whose parts do not fit each other.
@@ -75,7 +75,7 @@ def open_dataset(path: Path, names: dict[str, str] | None = None) -> Dataset:
     if len(found) == 1:
         return _captions_json(found[0])
     if path.is_dir():
-        return _folders(path, names)
+        return _folders(path, names, grouped)
     raise UsageError(f"{path}: no data set; expected a folder with a folder for each class, or a captions JSON file")
 
 
@@ -85,22 +85,28 @@ def class_name(folder: str) -> str:
     return " ".join(spaced.lower().split())
 
 
-def _folders(path: Path, names: dict[str, str] | None) -> Dataset:
-    """A folder for each class, by themselves or inside folders for each split."""
+def _folders(path: Path, names: dict[str, str] | None, grouped: bool) -> Dataset:
+    """A folder for each class, by themselves or inside folders for each split; ``grouped``: inside topics."""
+
+    def class_folders(root: Path) -> dict[str, Path]:
+        around = _visible(root)
+        return {one.name: one for outer in around for one in (_visible(outer) if grouped else [outer])}
+
     children = _visible(path)
     official = {one.name: SPLITS[one.name.lower()] for one in children if one.name.lower() in SPLITS}
     if official and len(official) != len(children):
         odd = sorted(one.name for one in children if one.name not in official)
         raise UsageError(f"{path}: folders of splits and others next to each other ({', '.join(odd)}); keep one kind")
     roots = [(path / name, split) for name, split in official.items()] or [(path, "")]
-    folders = sorted({one.name for root, _ in roots for one in _visible(root)})
+    places = [(root, split, class_folders(root)) for root, split in roots]
+    folders = sorted({name for _, _, found in places for name in found})
     if len(folders) < 2:
         raise UsageError(f"{path}: {len(folders)} class folders; expected a folder for each of two classes or more")
     pictures: list[Picture] = []
     left_out = 0
-    for root, split in roots:
+    for root, split, found in places:
         for label, folder in enumerate(folders):
-            inside, others = _pictures(root / folder)
+            inside, others = _pictures(found.get(folder, root / folder))
             left_out += others
             if not inside:
                 raise UsageError(f"{root / folder}: no pictures of this class; remove the folder, or fill it")

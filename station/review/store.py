@@ -15,6 +15,7 @@ import msgspec
 
 from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import UsageError
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -174,7 +175,7 @@ def _reviews(folder: Path) -> Iterable[Review]:
     for path in sorted(folder.glob("*.jsonl")):
         for line in _lines(path):
             try:
-                yield msgspec.json.decode(line, type=Review)
+                yield decode_json(line, Review)
             except msgspec.DecodeError:
                 continue
 

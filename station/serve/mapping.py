@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import math
 import sqlite3
 import threading
-from contextlib import closing
+import time
+import zlib
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,11 +24,16 @@ from overflight.station.serve.endpoint import Call, File, RefusedError
 from overflight.station.serve.shapes import Footprint, MapData, MapFlight, Mosaic, TilesAsked, TileSource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from overflight.station.archive import ArchivedFlight
     from overflight.station.serve.desk import Desk
 
 MOST_FOOTPRINTS = 400
 MOST_TRACK = 2000
+MOST_TILE_BYTES = 4 << 20  # of a tile, and of a directory of tiles
+MOST_INFLATED_BYTES = 32 << 20
+QUERY_S = 5.0  # the table of an .mbtiles file may be a view, whose query ends when it likes
 MEDIA = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 REMEMBERED = "tiles.json"
 _PM_RASTER = {2: "png", 3: "jpg", 4: "webp"}
@@ -137,34 +144,45 @@ def describe_tiles(path: Path) -> TileSource:
 def _mb_facts(path: Path) -> dict[str, Any]:
     """Read an MBTiles 1.3 file's metadata."""
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            given = dict(connection.execute("SELECT name, value FROM metadata"))
+        with _opened(path) as connection:
+            given = dict(connection.execute("SELECT name, substr(value, 1, 1000) FROM metadata LIMIT 100"))
             least, most = connection.execute("SELECT min(zoom_level), max(zoom_level) FROM tiles").fetchone()
-            (first,) = connection.execute("SELECT tile_data FROM tiles LIMIT 1").fetchone() or (b"",)
-    except sqlite3.DatabaseError as error:
+            (first,) = connection.execute("SELECT substr(tile_data, 1, 4) FROM tiles LIMIT 1").fetchone() or (b"",)
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the error's own text quotes the damaged file
         raise UsageError(f"{path.name}: not an MBTiles file ({error})") from error
+    if not (isinstance(least, int) and isinstance(most, int) and isinstance(first, bytes)):
+        raise UsageError(f"{path.name}: not an MBTiles file (its table holds no tiles of bytes)")
     if not first:
         raise UsageError(f"{path.name}: has no tiles")
-    form = str(given.get("format") or ("png" if first[:4] == b"\x89PNG" else "jpg"))
+    form = str(given.get("format") or ("png" if first == b"\x89PNG" else "jpg"))
     try:
         west, south, east, north = (float(part) for part in str(given.get("bounds", "")).split(","))
-        bounds = (west, south, east, north)
+        bounds = (west, south, east, north) if all(map(math.isfinite, (west, south, east, north))) else None
     except ValueError:
         bounds = None
-    return {"format": form, "least": int(least), "most": int(most), "bounds": bounds}
+    return {"format": form, "least": least, "most": most, "bounds": bounds}
 
 
 def _mbtile(path: Path, z: int, x: int, y: int) -> bytes | None:
     """Read a tile; MBTiles counts rows from the south."""
+    place = "zoom_level = ? AND tile_column = ? AND tile_row = ?"
+    query = f"SELECT tile_data FROM tiles WHERE {place} AND length(tile_data) <= ?"  # noqa: S608 - a constant
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute(
-                "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?",
-                (z, x, (1 << z) - 1 - y),
-            ).fetchone()
-    except sqlite3.DatabaseError as error:
+        with _opened(path) as connection:
+            found = connection.execute(query, (z, x, (1 << z) - 1 - y, MOST_TILE_BYTES)).fetchone()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise OverflightError(f"{path.name}: {error}") from error
-    return None if found is None else bytes(found[0])
+    return found[0] if found is not None and isinstance(found[0], bytes) else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database that may be damaged or hostile: no statement takes longer than ``QUERY_S``."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        end_s = time.monotonic() + QUERY_S
+        connection.set_progress_handler(lambda: time.monotonic() > end_s, 10_000)
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        yield connection
 
 
 def _pm_facts(path: Path) -> dict[str, Any]:
@@ -183,8 +201,23 @@ def _pm_facts(path: Path) -> dict[str, Any]:
 
 def _pmtile(path: Path, z: int, x: int, y: int) -> bytes | None:
     with path.open("rb") as file:
-        tile = _pm_reader(file).get(z, x, y)
-    return gzip.decompress(tile) if tile is not None and tile[:2] == b"\x1f\x8b" else tile
+        reader = _pm_reader(file)
+        try:
+            tile = reader.get(z, x, y)
+        except Exception as error:  # the library raises what it meets
+            raise OverflightError(f"{path.name}: its directory is damaged ({error})") from error
+    return None if tile is None else _inflated(tile)
+
+
+def _inflated(content: bytes) -> bytes:
+    """Unpack what is gzip. Raises ValueError beyond ``MOST_INFLATED_BYTES``."""
+    if content[:2] != b"\x1f\x8b":
+        return content
+    inflater = zlib.decompressobj(31)
+    whole = inflater.decompress(content, MOST_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise ValueError(f"more than {MOST_INFLATED_BYTES} bytes once unpacked")
+    return whole
 
 
 def _pm_reader(file: Any) -> Any:
@@ -193,8 +226,12 @@ def _pm_reader(file: Any) -> Any:
         from pmtiles.reader import Reader
 
         def read(start: int, count: int) -> bytes:
+            if count > MOST_TILE_BYTES:
+                raise ValueError(f"a part of {count} bytes; expected at most {MOST_TILE_BYTES}")
             file.seek(start)
-            return bytes(file.read(count))
+            part = bytes(file.read(count))
+            _inflated(part)  # the library unpacks directories without a bound
+            return part
 
         reader = Reader(read)
         reader.header()

@@ -559,6 +559,111 @@ def _recordings() -> list[bytes]:
     return made
 
 
+def _tiles(suffix: str) -> Callable[[bytes, Path], object]:
+    """A file of map tiles that the page shows."""
+
+    def take(data: bytes, folder: Path) -> object:
+        from overflight.station.serve import mapping
+
+        path = folder / f"map{suffix}"
+        path.write_bytes(data)
+        mapping.describe_tiles(path)
+        read = mapping._mbtile if suffix == ".mbtiles" else mapping._pmtile
+        return [read(path, z, x, y) for z, x, y in ((0, 0, 0), (1, 1, 0))]
+
+    return take
+
+
+def _mbtiles_seed() -> bytes:
+    import sqlite3
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.mbtiles"
+        connection = sqlite3.connect(path)
+        connection.executescript(
+            "CREATE TABLE metadata (name TEXT, value TEXT);"
+            "CREATE TABLE tiles (zoom_level INTEGER, tile_column INTEGER, tile_row INTEGER, tile_data BLOB);"
+            "INSERT INTO metadata VALUES ('format', 'png'), ('bounds', '8,47,9,48');"
+            "INSERT INTO tiles VALUES (0, 0, 0, x'89504e47');"
+        )
+        connection.close()
+        return path.read_bytes()
+
+
+def _pmtiles_seed() -> bytes:
+    import io
+
+    from pmtiles.tile import Compression, TileType, zxy_to_tileid
+    from pmtiles.writer import Writer
+
+    file = io.BytesIO()
+    writer = Writer(file)
+    for z, x, y in ((0, 0, 0), (1, 1, 0)):
+        writer.write_tile(zxy_to_tileid(z, x, y), b"\x89PNG" + bytes(8))
+    edges = {"min_lon_e7": 0, "min_lat_e7": 0, "max_lon_e7": 1, "max_lat_e7": 1}
+    writer.finalize({"tile_type": TileType.PNG, "tile_compression": Compression.NONE, "min_zoom": 0, "max_zoom": 1,
+                     "center_zoom": 0, "center_lon_e7": 0, "center_lat_e7": 0, **edges}, {})  # fmt: skip
+    return file.getvalue()
+
+
+def _regions(path: Path) -> object:
+    from overflight.station.regions import _cut, read_boxes
+
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    return [_cut(pixels, box) for box in read_boxes(path, Path("one.jpg")).annotations]
+
+
+def _url_list(path: Path) -> object:
+    from overflight.station.bulk.urls import is_url, read_list
+
+    return [is_url(where) for where in read_list(path)]
+
+
+def _review_zip(data: bytes, folder: Path) -> object:
+    import shutil
+
+    from overflight.station.review.store import _reviews
+    from overflight.station.serve.endpoint import RefusedError
+    from overflight.station.serve.reviewing import _unpack
+
+    place = folder / "reviews"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        _unpack(data, "one.jsonl", place)
+    except RefusedError:
+        return None
+    return list(_reviews(place))
+
+
+def _review_seeds() -> list[bytes]:
+    import io
+    import zipfile
+
+    line = b'{"flight":"f","frame":1,"label":"red","state":"confirmed","reviewer":"one","utc_ns":1}\n'
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("one.jsonl", line)
+    return [line, packed.getvalue()]
+
+
+def _bulk_store(data: bytes, folder: Path) -> object:
+    from overflight.station.bulk.store import BulkStore
+
+    store = BulkStore(folder / "store")
+    (folder / "store" / "manifests").mkdir(parents=True, exist_ok=True)
+    for name in ("bulk.json", "shards.jsonl", "manifests/000000.json"):
+        (store.directory / name).write_bytes(data)
+    for read in (store.refused, store.settings, lambda: list(store.shards()), lambda: store.record(0)):
+        try:
+            read()
+        except OverflightError:
+            continue
+    return None
+
+
+_COCO = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "bbox": [1, 2, 30, 40.5]}]}
 _ANSWERS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 422 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
@@ -601,5 +706,11 @@ DOORS: dict[str, Door] = {
     "rtsp": Door(_rtsp, lambda: [_rtsp_seed()]),
     "terrain": Door(_file("input.tif", _terrain), lambda: [_terrain_seed()]),
     "config": Door(_config, lambda: [b'source = "a.mp4"\nfps = 5\nlabels = ["x"]\nbudget_mb = 400\n']),
+    "mbtiles": Door(_tiles(".mbtiles"), lambda: [_mbtiles_seed()]),
+    "pmtiles": Door(_tiles(".pmtiles"), lambda: [_pmtiles_seed()]),
+    "regions": Door(_file("boxes.json", _regions), lambda: [json.dumps(_COCO).encode()]),
+    "url-list": Door(_file("list.txt", _url_list), lambda: [b"# pictures\nhttps://h/a.jpg\ns3://b/*.tif\nc.jpg\n"]),
+    "review-zip": Door(_review_zip, _review_seeds),
+    "bulk-store": Door(_bulk_store, lambda: [b'{"number":0,"items":[]}', b'{"schema":1,"side":224,"width":4}']),
     "recording": Door(_file("input.bin", _recording), _recordings),
 }  # fmt: skip

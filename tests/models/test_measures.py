@@ -8,36 +8,12 @@ import pytest
 from overflight.models import measures
 
 
-def test_wilson_interval_holds_the_share() -> None:
-    """The known interval of 9 of 10."""
-    low, high = measures.wilson(9, 10)
-    assert low == pytest.approx(0.5958, abs=1e-3)
-    assert high == pytest.approx(0.9821, abs=1e-3)
-    with pytest.raises(ValueError, match="no samples"):
-        measures.wilson(0, 0)
-
-
 def test_recall_counts_rows_with_any_positive_among_the_best() -> None:
     """The second row finds its positive only at depth two."""
     scores = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
     positive = np.array([[True, False, False], [False, True, False]])
     assert measures.recall(scores, positive, 1) == 0.5
     assert measures.recall(scores, positive, 2) == 1.0
-
-
-def test_auroc_counts_ties_half() -> None:
-    """Perfect, reversed, and all equal."""
-    high, low = np.array([0.9, 0.8]), np.array([0.1, 0.2])
-    assert measures.auroc(high, low) == 1.0
-    assert measures.auroc(low, high) == 0.0
-    assert measures.auroc(np.ones(3), np.ones(5)) == 0.5
-
-
-def test_calibration_error_is_zero_when_confidence_is_the_hit_rate() -> None:
-    """Half right at confidence one half; a sure but wrong guess costs everything."""
-    half = np.full(4, 0.5)
-    assert measures.calibration_error(half, np.array([1, 0, 1, 0])) == 0.0
-    assert measures.calibration_error(np.ones(4), np.zeros(4)) == 1.0
 
 
 def test_the_fitted_sigmoid_finds_the_scale_and_bias_that_made_the_data() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,18 @@ def test_the_example_of_the_page_is_valid(tmp_path: Path) -> None:
     page = PAGE.read_text(encoding="utf-8")
     (tmp_path / "flight.toml").write_text(page.split("```toml\n")[1].split("```")[0])
     assert read(tmp_path / "flight.toml")["links"] == ("mqtt://broker/overflight", "cot+udp://239.2.3.1:6969")
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 30_000, "a = " + "[" * 2_000 + "]" * 2_000, "#" * 70_000])
+def test_a_hostile_configuration_is_a_usage_error(text: str, tmp_path: Path) -> None:
+    """Deep nesting, and more than a configuration holds."""
+    (tmp_path / "flight.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"nested too deeply|expected at most|not TOML"):
+        read(tmp_path / "flight.toml")
+
+
+def test_a_pipe_is_no_configuration(tmp_path: Path) -> None:
+    """It blocks nobody."""
+    os.mkfifo(tmp_path / "flight.toml")
+    with pytest.raises(UsageError, match="a named pipe"):
+        read(tmp_path / "flight.toml")

@@ -253,9 +253,20 @@ def last_number(path: Path) -> None:
     make_outbox(path, f"UPDATE sqlite_sequence SET seq = {(1 << 63) - 1}")
 
 
+def empty_index(path: Path) -> None:
+    """Make the index of pending messages an empty one: they are found, and never deleted."""
+    make_outbox(path, "")
+    with closing(sqlite3.connect(path)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'pending_message'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(bytes([10, 0, 0, 0, 0]) + size.to_bytes(2, "big") + b"\0")
+
+
 DAMAGES = [
     *(damage_header, damage_middle, other_schema, undecodable_column),
-    *(refusing_trigger, view_for_a_table, further_column, last_number),
+    *(refusing_trigger, view_for_a_table, further_column, last_number, empty_index),
 ]
 
 

@@ -8,6 +8,7 @@ runtime/sources/stills.py.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,6 +166,39 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) ->
     path.write_bytes(header + b"\x00" * 64)
     with pytest.raises(SourceError, match="20000 x 20000 px is 400 megapixels"):
         read_image(path)
+
+
+class _Flushes:
+    """A stream whose decoder counts how often it is flushed, which waits for its threads."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self.count, self.codec_context = stream, 0, self
+
+    def flush_buffers(self) -> None:
+        self.count += 1
+        self._stream.codec_context.flush_buffers()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream.codec_context if name == "decode" else self._stream, name)
+
+
+@pytest.mark.parametrize("how", ["read to its end", "left early", "never read"])
+def test_a_decoder_is_freed_only_when_its_threads_rest(how: str, tmp_path: Path) -> None:
+    """A thread that works on a damaged picture then needs a lock of Python's, and both waited without end."""
+    video = VideoFile(movie(tmp_path / "a.mp4", 12))
+    flushes = _Flushes(video._stream)
+    if how != "never read":
+        frames = video.frames()
+        next(frames)
+        video._stream = flushes
+        if how == "read to its end":
+            assert len(list(frames)) == 11
+            assert flushes.count == 1
+        frames.close()  # type: ignore[attr-defined]
+        assert flushes.count == 1
+    video._stream = flushes
+    video.close()
+    assert flushes.count == (1 if how == "never read" else 2)
 
 
 def test_a_recording_gives_every_frame(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,3 +206,19 @@ def test_a_flight_by_name_or_id(archive: Archive) -> None:
     assert archive.flight(flight.id[:6]) == archive.flight(flight.name) == flight
     with pytest.raises(UsageError, match="no flights"):
         archive.flight("none")
+
+
+@pytest.mark.parametrize("left", ["", "PRAGMA user_version = 1"])
+def test_an_index_whose_making_was_killed_is_made_again(
+    fly_over: Callable[..., Path], tmp_path: Path, left: str
+) -> None:
+    """A command killed in its first moment leaves an empty index: it is said, and the next one makes it."""
+    archive = Archive(tmp_path / "archive")
+    archive.directory.mkdir()
+    with closing(sqlite3.connect(archive.index)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(left)
+    with pytest.raises(OverflightError, match="nothing was added here yet" if not left else "not an archive's index"):
+        archive.flights()
+    archive.add(fly_over("first", [RED]))
+    assert [flight.name for flight in archive.flights()] == ["first"]

@@ -189,8 +189,7 @@ def test_a_killed_update_is_undone_at_the_next_start(
     options = ("--health", str(aircraft.port), "--restart", "sleep 600", "--force", "--within", "60")
     process = start(sshd, make_bundle("second").directory, *options)
     deployments = Deployments(aircraft.home)
-    wait_for(lambda: deployments.trial() is not None, 60)
-    assert current(aircraft) == "second"
+    wait_for(lambda: deployments.trial() is not None and current(aircraft) == "second", 60)  # noted, then switched
     found = subprocess.run(
         ["pgrep", "-f", f"overflight update.*{aircraft.home}/"], capture_output=True, text=True, check=False
     )

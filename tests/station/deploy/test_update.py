@@ -126,6 +126,23 @@ def test_old_deployments_are_pruned_with_what_they_need(aircraft: Aircraft, make
         assert {path.name for path in (aircraft.home / folder).iterdir()} == kept
 
 
+@pytest.mark.slow
+def test_failed_deployments_do_not_push_out_the_one_to_go_back_to(aircraft: Aircraft, make_bundle: MakeBundle) -> None:
+    """Two that flew, two that did not become fresh, then as many are kept as flew."""
+    for name in ("first", "second"):
+        aircraft.update(running=NO_FLIGHT).take(str(make_bundle(name).directory), None)
+    failing = aircraft.update(running=Running(1, "true"), force=True, within_s=0.1)
+    for name in ("third", "fourth"):
+        with pytest.raises(OverflightError, match="did not become fresh"):
+            failing.take(str(make_bundle(name).directory), None)
+    deployments = Deployments(aircraft.home)
+    deployments.prune(keep=2)
+    assert [one.bundle_name for one in deployments.all()] == ["first", "second"]
+    previous = deployments.before(deployments.current())
+    assert previous is not None
+    assert previous.bundle_name == "first"
+
+
 def test_a_bundle_that_does_not_fly_is_never_switched_to(
     aircraft: Aircraft, make_bundle: MakeBundle, spoil: Callable[[Bundle], Bundle]
 ) -> None:

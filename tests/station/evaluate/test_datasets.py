@@ -186,6 +186,17 @@ def test_a_miniature_of_each_set_is_recognised(tmp_path: Path, monkeypatch: pyte
         open_as(name, tmp_path)
 
 
+def test_classes_inside_folders_of_a_topic_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RSI-CB256 as it is published: transportation/airport_runway, water area/river."""
+    small = Adapter("RSI-CB256", 15, "its address", ("airport runway", "highway", "river"))
+    monkeypatch.setattr(module, "adapters", lambda: {"rsi-cb256": small})
+    for folder in ("transportation/airport_runway", "transportation/highway", "water area/river"):
+        fill(tmp_path / folder)
+    found = open_as("rsi-cb256", tmp_path)
+    assert found.classes == ("airport runway", "highway", "river")
+    assert {one.path.parent.name for one in found.pictures if one.label == 2} == {"river"}
+
+
 def test_an_unknown_set_is_a_usage_error(tmp_path: Path) -> None:
     """With the names that are known."""
     with pytest.raises(UsageError, match="expected one of rsi-cb128"):
