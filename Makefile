@@ -71,7 +71,7 @@ jetson-bundle: wheel
 	$(BIN)/python jetson/archive.py make $$(ls -t dist/overflight-*.whl | head -1)
 
 # A device without a network: `bench device` with everything it needs, in pieces below 64 MB and a two-line recipe.
-# GPU_CHECK="--cpu" leaves CUDA out; "--machine aarch64 --python 3.12" is for another machine.
+# GPU_CHECK="--cpu" leaves CUDA out, "--torch" what PyTorch has brought; "--machine aarch64 --python 3.10" is a board.
 gpu-check: wheel
 	$(BIN)/python bench/gpu_check.py $$(ls -t dist/overflight-*.whl | head -1) $(GPU_CHECK)
 

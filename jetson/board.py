@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from overflight.jetson import sysfs
+from overflight.jetson.telemetry import on_device
 
 _RELEASE = re.compile(r"R(\d+)\s*\(release\)\s*,\s*REVISION:\s*(\d+(?:\.\d+)*)", re.ASCII)
 _CORE = re.compile(r"^Package: nvidia-l4t-core\n(?:.+\n)*?Version: (\d+(?:\.\d+)*)", re.MULTILINE | re.ASCII)
@@ -67,7 +68,7 @@ def identify(root: Path = Path("/")) -> Board | None:
     model = sysfs.text(root / "proc/device-tree/model") or sysfs.text(root / "sys/firmware/devicetree/base/model") or ""
     release = parse_release(sysfs.text(root / "etc/nv_tegra_release") or "")
     installed = _installed_release(root)
-    if release is None and installed is None and "jetson" not in model.lower():
+    if release is None and installed is None and "jetson" not in model.lower() and not on_device(root):
         return None
     l4t = release or installed
     return Board(

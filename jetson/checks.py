@@ -187,16 +187,24 @@ def check_camera(root: Path = Path("/")) -> Check:
 
 
 def check_groups(root: Path = Path("/"), user: str | None = None) -> Check:
-    """Check that ``user`` (by default the current one) may open cameras, the GPU and the autopilot's serial port."""
+    """Check that ``user`` may open cameras, the GPU and the autopilot's serial port.
+
+    By default this process: the groups that it has count, by number. Services and containers have no ``USER``, and a
+    group that was only just added is not yet in force.
+    """
     if not hasattr(os, "geteuid"):
         return Check("groups", "ok", "this system has no groups for devices")
     if user is None and os.geteuid() == 0:
         return Check("groups", "ok", "root may open everything")
+    table = sysfs.text(root / "etc/group") or ""
+    members = parse_groups(table)
+    if user is None and root == Path("/"):
+        user = os.environ.get("USER") or str(os.getuid())
+        members = {group: [user] if group in _own_groups(table) else [] for group in members}
     user = user or os.environ.get("USER") or str(os.getuid())
     wanted = {"video": "cameras", "render": "the GPU"}
     if any(sysfs.entries(root / "dev", pattern) for pattern in ("ttyTHS*", "ttyACM*", "ttyUSB*")):
         wanted["dialout"] = "serial telemetry"
-    members = parse_groups(sysfs.text(root / "etc/group") or "")
     missing = {group: use for group, use in wanted.items() if group in members and user not in members[group]}
     if not missing:
         return Check(
@@ -205,6 +213,12 @@ def check_groups(root: Path = Path("/"), user: str | None = None) -> Check:
     found = f"{user} is not in " + ", ".join(f"{group} ({use})" for group, use in missing.items())
     cure = f"sudo usermod -aG {','.join(missing)} {user}, then log in again"
     return Check("groups", "fail" if telemetry.on_device(root) and "video" in missing else "warn", found, cure)
+
+
+def _own_groups(table: str) -> list[str]:
+    """Name the groups of this process by the table."""
+    numbers = {str(number) for number in (os.getegid(), *os.getgroups())}
+    return [row[0] for row in (line.split(":") for line in table.splitlines()) if len(row) == 4 and row[2] in numbers]
 
 
 def parse_groups(table: str) -> dict[str, list[str]]:

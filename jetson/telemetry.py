@@ -84,8 +84,13 @@ def read(root: Path = Path("/")) -> DeviceReading | None:
 
 
 def on_device(root: Path = Path("/")) -> bool:
-    """Whether this is a Jetson; a cheap test."""
-    return (root / "etc/nv_tegra_release").is_file() or (root / "sys/devices/platform/gpu.0").is_dir()
+    """Whether this is a Jetson; a cheap test. In a container only the kernel says so, by the name of its SoC."""
+    family = sysfs.text(root / "sys/devices/soc0/family") or ""
+    return (
+        (root / "etc/nv_tegra_release").is_file()
+        or (root / "sys/devices/platform/gpu.0").is_dir()
+        or family.lower().startswith("tegra")
+    )
 
 
 def over_current(root: Path = Path("/")) -> dict[str, int]:

@@ -166,7 +166,7 @@ def histogram(values_ms: NDArray[np.float64]) -> Element:
         for place, (which, mark) in enumerate(zip(PERCENTILES, marks, strict=True))
     ]
     drawing = tag("svg", bars, viewBox="0 0 1000 100", preserveAspectRatio="none", class_="bars", aria_hidden="true")
-    ticks = [_tick(place, f"{low + (top - low) * place:.3g} ms") for place in (0.0, 0.25, 0.5, 0.75)]
+    ticks = [_tick(place, f"{three_digits(low + (top - low) * place)} ms") for place in (0.0, 0.25, 0.5, 0.75)]
     return tag("div", tag("div", drawing, lines, class_="plot"), tag("div", ticks, class_="ticks"), class_="histogram")
 
 
@@ -175,6 +175,11 @@ def moment(summary: Summary, row: int | np.int64) -> str:
     if summary.axis == "pictures":
         return summary.names[row] or f"frame {summary.frames[row]}"
     return clock(float(summary.times[row]))
+
+
+def three_digits(value: float) -> str:
+    """Write a number with three significant digits, and a large one whole: 0.0123, 4.56, 3100."""
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def clock(seconds: float) -> str:
@@ -230,7 +235,7 @@ def _tick(place: float, text: str) -> Element:
 def _mark(name: str, place: float, value_ms: float, level: int) -> Element:
     return tag(
         "b",
-        tag("span", f"{name} {value_ms:.3g} ms", style=f"top:{1.35 * level}em"),
+        tag("span", f"{name} {three_digits(value_ms)} ms", style=f"top:{1.35 * level}em"),
         class_="mark late" if place > 0.8 else "mark",
         style=f"left:{100 * place:.2f}%",
     )

@@ -24,20 +24,24 @@ LEAST_PX = 8
 MAX_BYTES = 1 << 30  # ten million boxes
 
 
+# Tools write whole numbers as floats, and names of pictures instead of numbers.
+Id = int | str | float
+
+
 class CocoImage(msgspec.Struct, frozen=True):
     """A picture of the file, by COCO's field names."""
 
-    id: int
+    id: Id
     file_name: str
 
 
 class CocoBox(msgspec.Struct, frozen=True):
-    """A region: ``bbox`` is left, top, width and height in pixels."""
+    """A region: ``bbox`` is left, top, width and height in pixels, empty for an annotation without one."""
 
-    image_id: int
-    bbox: tuple[float, float, float, float]
-    id: int | None = None
-    category_id: int | None = None
+    image_id: Id
+    bbox: tuple[float, ...] = ()
+    id: Id | None = None
+    category_id: Id | None = None
     score: float | None = None
 
 
@@ -56,7 +60,7 @@ def read_boxes(path: Path, image: Path | None = None) -> CocoFile:
             if image is None:
                 raise UsageError(f"{path}: a list of results without pictures; name the one picture")
             boxes = msgspec.convert(raw, tuple[CocoBox, ...])
-            ids = sorted({box.image_id for box in boxes})
+            ids = list(dict.fromkeys(box.image_id for box in boxes))
             if len(ids) > 1:
                 raise UsageError(f"{path}: results of {len(ids)} pictures; use COCO JSON with images and annotations")
             return CocoFile(tuple(CocoImage(one, str(image)) for one in ids), boxes)
@@ -71,16 +75,20 @@ def label_boxes(file: CocoFile, folder: Path, bank: LabelBank, embed: Embed) -> 
     """Label every box and return COCO JSON: categories are the bank's labels, and "unknown".
 
     ``detected`` keeps the detector's own category. A box outside its picture or smaller than ``LEAST_PX`` is counted in
-    ``info`` and left out, and so are the boxes of pictures that cannot be read or that the file does not list.
+    ``info`` and left out, and so are annotations without a box and those of pictures that the file does not list or
+    that cannot be read.
     """
     group = cover_group(bank)
     names = [*group.names, "unknown"]
     found: list[dict[str, Any]] = []
     small = 0
+    boxless = sum(len(box.bbox) != 4 for box in file.annotations)
     unreadable: list[str] = []
-    boxes: dict[int, list[CocoBox]] = {}
+    boxes: dict[Id, list[CocoBox]] = {}
+    listed = {image.id for image in file.images}
     for box in file.annotations:
-        boxes.setdefault(box.image_id, []).append(box)
+        if len(box.bbox) == 4:
+            boxes.setdefault(box.image_id, []).append(box)
     for image in file.images:
         try:
             frame = read_image(folder / image.file_name)
@@ -115,7 +123,8 @@ def label_boxes(file: CocoFile, folder: Path, bank: LabelBank, embed: Embed) -> 
             "tower": bank.header.tower,
             "bank": bank.sha256,
             "too_small_or_outside": small,
-            "without_picture": len(file.annotations) - sum(len(boxes.get(image.id, ())) for image in file.images),
+            "without_box": boxless,
+            "without_picture": sum(box.image_id not in listed for box in file.annotations),
             "unreadable": unreadable,
         },
         "images": [{"id": image.id, "file_name": image.file_name} for image in file.images],

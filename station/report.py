@@ -15,7 +15,7 @@ from overflight.runtime.bank import LabelBank
 from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.flight.directory import BANKS
-from overflight.station.chart import colours, extent, fold, histogram, lasting, moment, timeline
+from overflight.station.chart import colours, extent, fold, histogram, lasting, moment, three_digits, timeline
 from overflight.station.coverage_chapter import coverage_chapter
 from overflight.station.event_table import PICTURED, tabulate_events
 from overflight.station.map import draw_map
@@ -166,7 +166,7 @@ def _figures(summary: Summary) -> Element:
             figures.append((lasting(summary.axis, extent(summary)), "long"))
         if summary.frames_per_s is not None:
             figures.append((f"{summary.frames_per_s:.1f}", "frames a second"))
-        figures.append((f"{summary.median_age_ms:.3g} ms", "median age"))
+        figures.append((f"{three_digits(summary.median_age_ms)} ms", "median age"))
         figures.append((f"{len(summary.events):,}", "events"))
         figures.append((f"{len(known)} of {len(_all_labels(summary))}", "labels seen"))
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for value, name in figures], class_="figures")
@@ -300,7 +300,7 @@ def _latency(summary: Summary) -> Element:
         tag(
             "tr",
             tag("th", name, scope="row"),
-            [tag("td", f"{value:.3g}", class_="number") for value in _spread(values)],
+            [tag("td", three_digits(value), class_="number") for value in _spread(values)],
         )
         for name, values in parts.items()
     ]

@@ -132,6 +132,9 @@ def _report(records: Path | None, out: Path, as_json: bool) -> None:
 @click.option("--record", type=_PATH, help="Write the Markdown record here.")
 @click.option("--work", type=_PATH, help="Keep graphs and plans in this folder.  [default: a temporary one]")
 @click.option("--step", "chosen", multiple=True, help="One step instead of all; may be repeated.")
+@click.option(
+    "--minutes", type=click.FloatRange(0.1, 600), default=10, show_default=True, help="Begin no step after so many."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines only, without the Markdown record.")
 def _device(
     bundle: Path | None,
@@ -139,15 +142,19 @@ def _device(
     record: Path | None,
     work: Path | None,
     chosen: tuple[str, ...],
+    minutes: float,
     as_json: bool,
 ) -> None:
-    """Prove on this device what only a device can show, in about ten minutes.
+    """Prove on this device what only a device can show, in ten minutes.
 
     Doctor; page-locked and mapped memory; ONNX Runtime CUDA and TensorRT in every order of batches, with and without
-    CUDA graphs; what TensorRT's builder made of fp16 and int8; a thousand frames per engine with clocks; a forced
-    capture failure, a torn plan, an interrupted build; the 4K resize; energy. One JSON line per step, then a record for
-    jetson/README.md. A step that fails, crashes or hangs does not stop the next; what this machine does not have is
-    reported as absent. Exits with 1 when a step failed.
+    CUDA graphs; what TensorRT's builder made of fp16 and int8; a thousand frames per engine with clocks; PyTorch, eager
+    and compiled, next to ONNX Runtime CUDA; a forced capture failure, a torn plan, an interrupted build; the 4K resize;
+    energy. One JSON line per step, then a record for jetson/README.md.
+
+    A step that fails, crashes or hangs does not stop the next. What this machine does not have is reported as absent.
+    The steps come in the order of what they are worth; those that the time is too short for are reported as not
+    reached. Exits with 1 when a step failed.
 
     \b
     overflight bench device --out device.jsonl --record device.md
@@ -175,7 +182,7 @@ def _device(
     with TemporaryDirectory() as scratch:
         place = work or Path(scratch)
         place.mkdir(parents=True, exist_ok=True)
-        for outcome in run_steps(chosen or list(STEPS), place, bundle):
+        for outcome in run_steps(chosen or list(STEPS), place, bundle, whole_s=minutes * 60):
             outcomes.append(outcome)
             line = msgspec.json.encode(outcome).decode()
             click.echo(line)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Status = Literal["passed", "failed", "absent"]
+Status = Literal["passed", "failed", "absent", "not reached"]
 Figure = str | int | float | bool | None
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a step found. ``absent`` is a part that this machine does not have, with the reason."""
+    """What a step found. ``absent`` is a part that this machine does not have; ``not reached``: the time was up."""
 
     step: str
     status: Status
@@ -33,8 +33,8 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """Count the outcomes in one line."""
-    counts = {status: sum(one.status == status for one in outcomes) for status in ("passed", "failed", "absent")}
-    return ", ".join(f"{count} {status}" for status, count in counts.items())
+    counts = {status: sum(one.status == status for one in outcomes) for status in get_args(Status)}
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count or status != "not reached")
 
 
 def markdown(outcomes: Sequence[Outcome], title: str, facts: dict[str, str]) -> str:

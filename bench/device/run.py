@@ -17,14 +17,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-STEP_S = 240.0  # a builder on a small board takes minutes
+WHOLE_S = 600.0
+STEP_SHARE = 0.4  # of the whole, at most: a builder on a small board takes minutes
+_WORTH_S = 5.0  # a step begun with less left would only be stopped
 _ABSENT = 3
+_TOO_LONG = "took longer than"
 
 
-def run_steps(steps: Sequence[str], work: Path, bundle: Path | None, *, step_s: float = STEP_S) -> Iterator[Outcome]:
-    """Yield an outcome per step as it ends. A step that crashes or hangs has failed; the next one runs."""
+def run_steps(steps: Sequence[str], work: Path, bundle: Path | None, *, whole_s: float = WHOLE_S) -> Iterator[Outcome]:
+    """Yield an outcome per step as it ends. A step that crashes or hangs has failed; the next one runs.
+
+    All of them take ``whole_s`` at most. What then remains is reported as not reached.
+    """
+    until_s = time.monotonic() + whole_s
     for step in steps:
-        yield _run(step, work, bundle, step_s)
+        left_s = until_s - time.monotonic()
+        if left_s < min(_WORTH_S, whole_s / 2):
+            yield Outcome(step, "not reached", 0.0, reason=f"the {whole_s / 60:g} minutes were over")
+            continue
+        share_s = STEP_SHARE * whole_s
+        outcome = _run(step, work, bundle, min(share_s, left_s))
+        if left_s < share_s and outcome.reason.startswith(_TOO_LONG):
+            outcome = Outcome(step, "not reached", outcome.seconds, reason=f"the {whole_s / 60:g} minutes ended in it")
+        yield outcome
 
 
 def _run(step: str, work: Path, bundle: Path | None, step_s: float) -> Outcome:
@@ -43,7 +58,7 @@ def _run(step: str, work: Path, bundle: Path | None, step_s: float) -> Outcome:
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
-        return Outcome(step, "failed", _since(began), reason=f"took longer than {step_s:g} s")
+        return Outcome(step, "failed", _since(began), reason=f"{_TOO_LONG} {step_s:g} s")
     except BaseException:
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from overflight.bench.device.comparison import next_to_torch
 from overflight.bench.device.graphs import graph_of, write_graphs
 from overflight.bench.device.outcome import Answer
+from overflight.bench.device.pictures import hardware_scale, resize_4k
 from overflight.runtime.errors import EngineError, MissingError, OverflightError
 
 if TYPE_CHECKING:
@@ -197,56 +199,6 @@ def interrupted_build(work: Path) -> Answer:
     return Answer(False, {}, "the build was not interrupted")
 
 
-def resize_4k(work: Path) -> Answer:
-    """Time each stage from a decoded 4K picture to the engine's input, on one thread."""
-    from threadpoolctl import threadpool_limits
-
-    from overflight.runtime.bundle import Resize
-    from overflight.runtime.planes import Planes
-    from overflight.runtime.resize import Resizer
-
-    random = np.random.default_rng(3)
-    luma = random.integers(16, 236, (2160, 3840), np.uint8)
-    chroma = random.integers(16, 240, (2, 1080, 1920), np.uint8)
-    planes = Planes(luma, (chroma[0], chroma[1]), "bt709")
-    pixels = random.integers(0, 256, (2160, 3840, 3), np.uint8)
-    side: int = np.load(work / "frames.npy", mmap_mode="r").shape[1]
-    resizer, out = Resizer(Resize(side, "bicubic", "squash")), np.empty((side, side, 3), np.uint8)
-    stages: dict[str, Callable[[], Any]] = {
-        "resize of I420 planes ms": lambda: resizer.resize(planes, out, "rgb"),
-        "resize of BGR pixels ms": lambda: resizer.resize(pixels, out, "bgr"),
-        "copy of one I420 picture ms": lambda: (luma.copy(), chroma.copy()),
-    }
-    with threadpool_limits(1):
-        return Answer(True, {name: _median_ms(stage) for name, stage in stages.items()})
-
-
-def hardware_scale(work: Path, bundle: Path | None) -> Answer:
-    """Measure what each filter of a board's VIC costs in fidelity, at two and three times the side."""
-    from overflight.bench.frames import FILM
-    from overflight.bench.hardware_scale import VIC, embed_through, has_vic
-    from overflight.runtime.bundle import Bundle, default_bundle
-    from overflight.runtime.evaluation.fidelity import measure
-    from overflight.runtime.sources import open_source
-
-    if not has_vic():
-        raise MissingError("this machine has no nvvidconv: not a Jetson, or without NVIDIA's GStreamer plugins")
-    import cv2
-
-    paths = []
-    for frame in open_source(str(FILM)).frames():
-        if frame.number % 60 == 0:
-            paths.append(work / f"picture{frame.number}.png")
-            cv2.imwrite(str(paths[-1]), frame.pixels if frame.order == "bgr" else frame.pixels[:, :, ::-1])
-    figures: dict[str, Figure] = {}
-    for factor in (2.0, 3.0):
-        answers = embed_through(Bundle.open(bundle or default_bundle()), paths, factor, VIC)
-        for name in VIC:
-            one = measure(answers["exact"], answers[name])
-            figures[f"{name} at {factor:g} x"] = f"{one.cosine_mean:.5f}, {one.cosine_p1:.5f}"
-    return Answer(True, figures)
-
-
 def energy(work: Path) -> Answer:
     """Run the fastest engine that works for half a minute with the meter on."""
     from overflight.bench.energy import Meter
@@ -274,28 +226,41 @@ def _with(step: Callable[..., Answer], **settings: Any) -> Step:
     return lambda work, bundle: step(work, **settings)
 
 
+def _runs_of(name: str) -> dict[str, Step]:
+    """Return the steps of one plan: graphs on and off, mapped and copied."""
+    return {
+        f"tensorrt {name}, {'graphs' if graphs else 'no graphs'}, {'mapped' if mapped else 'copied'}": _with(
+            tensorrt, name=name, graphs=graphs, mapped=mapped
+        )
+        for graphs in (True, False)
+        for mapped in (True, False)
+    }
+
+
+# In the order of what they are worth: the time may end before the last.
 STEPS: dict[str, Step] = {
     "prepare": prepare,
     "doctor": doctor,
     "memory copied": lambda work, bundle: memory(mapped=False),
     "memory mapped": lambda work, bundle: memory(mapped=True),
     **{f"onnxruntime-cuda {name}": _with(ort_cuda, name=name) for name in ("fp32", "fp16")},
-    **{f"build {name}": _with(build, name=name) for name in ("fp16", "int8-joined", "int8-parted")},
-    **{
-        f"tensorrt {name}, {'graphs' if graphs else 'no graphs'}, {'mapped' if mapped else 'copied'}": _with(
-            tensorrt, name=name, graphs=graphs, mapped=mapped
-        )
-        for name in ("fp16", "int8-parted")
-        for graphs in (True, False)
-        for mapped in (True, False)
-    },
-    **{f"frames {name}": _with(frames, engine_name=name) for name in ENGINES},
+    "frames onnxruntime-cuda fp16": _with(frames, engine_name="onnxruntime-cuda fp16"),
+    "build fp16": _with(build, name="fp16"),
+    **_runs_of("fp16"),
+    "frames tensorrt fp16": _with(frames, engine_name="tensorrt fp16"),
+    "next to torch B/16-256": _with(next_to_torch, name="B/16-256"),
+    "build int8-parted": _with(build, name="int8-parted"),
+    **_runs_of("int8-parted"),
+    "frames tensorrt int8-parted": _with(frames, engine_name="tensorrt int8-parted"),
     "capture failure": _with(capture_failure),
     "torn plan": _with(torn_plan),
-    "interrupted build": _with(interrupted_build),
-    "resize 4K": _with(resize_4k),
-    "hardware scale": hardware_scale,
     "energy": _with(energy),
+    "next to torch L/16-256": _with(next_to_torch, name="L/16-256"),
+    "build int8-joined": _with(build, name="int8-joined"),
+    "interrupted build": _with(interrupted_build),
+    "hardware scale": hardware_scale,
+    "resize 4K": _with(resize_4k),
+    "frames onnxruntime-cpu fp32": _with(frames, engine_name="onnxruntime-cpu fp32"),
 }
 
 
@@ -357,16 +322,6 @@ def _in_order(engine: Any, work: Path, name: str, figures: dict[str, Figure]) ->
     apart = max(float(1 - found @ several[0]) for several in answers.values() for found in several)
     passed = min(cosines) >= _LEAST_COSINE[name] and apart < 1e-3
     return Answer(passed, {**figures, "least cosine": round(min(cosines), 6), "most apart": round(apart, 7)})
-
-
-def _median_ms(work: Callable[[], Any]) -> float:
-    work()
-    taken = []
-    for _ in range(9):
-        began = time.perf_counter_ns()
-        work()
-        taken.append(time.perf_counter_ns() - began)
-    return round(float(np.median(taken)) / 1e6, 2)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import argparse
 import json
 from math import comb
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,11 @@ from overflight.station.changes.score import Background, fit_background, other_l
 from overflight.station.ground import open_picture
 from overflight.station.ground.towers import image_tower, open_bundle
 from overflight.station.search.terms import embed_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overflight.station.ground.tiles import Embed
 
 SIDE = 4  # tiles along an edge
 COVERED = 0.05  # share of a tile under the mask from which it counts as changed
@@ -41,12 +46,11 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path)
     given = parser.parse_args()
     bundle = open_bundle(given.bundle)
-    levir, neon = _levir(given.data), _neon(given.data)
+    levir, neon = read_levir(given.data), read_neon(given.data)
     with image_tower(bundle) as embed:
-        changed = [tuple(embed(_tiles(one)) for one in pair[:2]) for pair in levir]
-        season = [tuple(embed(_tiles(one)) for one in pair) for pair in neon]
+        changed, season = embed_pairs(levir, embed), embed_pairs(neon, embed)
         light = [_light(embed, pair[0]) for pair in levir]
-    covered = np.array([_tiles(mask) for *_, mask in levir]).reshape(len(levir), SIDE * SIDE, -1).mean(axis=2)
+    covered = covered_shares(levir)
     truth = covered > COVERED
     scores = _scores(levir, changed, season, light)
     found: dict[str, Any] = {"model": bundle.manifest.name, "tiles": int(truth.size), "changed": int(truth.sum())}
@@ -61,7 +65,8 @@ def main() -> None:
     print(json.dumps(found, indent=1))
 
 
-def _levir(data: Path) -> list[tuple[Picture, Picture, Picture]]:
+def read_levir(data: Path) -> list[tuple[Picture, Picture, Picture]]:
+    """Read the pairs, RGB, with their masks (0 or 1)."""
     cv2 = opencv()
     names = sorted(path.name for path in (data / "levir_cd" / "A").glob("*.png"))
     read = [
@@ -70,7 +75,8 @@ def _levir(data: Path) -> list[tuple[Picture, Picture, Picture]]:
     return [(a, b, (mask[:, :, 0] > 127).astype(np.uint8)) for a, b, mask in read]
 
 
-def _neon(data: Path) -> list[tuple[Picture, Picture]]:
+def read_neon(data: Path) -> list[tuple[Picture, Picture]]:
+    """Read the pairs that a season alone altered, RGB."""
     pairs = []
     for path in sorted((data / "neon_pairs" / "a").glob("*.tif")):
         pictures = [open_picture(path), open_picture(data / "neon_pairs" / "b" / path.name)]
@@ -81,7 +87,8 @@ def _neon(data: Path) -> list[tuple[Picture, Picture]]:
     return pairs
 
 
-def _tiles(picture: NDArray[Any]) -> list[NDArray[Any]]:
+def tiles_of(picture: NDArray[Any]) -> list[NDArray[Any]]:
+    """Cut a picture into SIDE x SIDE tiles, row by row."""
     size = picture.shape[0] // SIDE
     return [
         np.ascontiguousarray(picture[row * size : (row + 1) * size, column * size : (column + 1) * size])
@@ -90,9 +97,22 @@ def _tiles(picture: NDArray[Any]) -> list[NDArray[Any]]:
     ]
 
 
+def covered_shares(levir: Sequence[tuple[Picture, Picture, Picture]]) -> NDArray[np.float64]:
+    """Return the share of each tile under its pair's mask ``[P, T]``."""
+    shares = [[tile.mean() for tile in tiles_of(mask)] for *_, mask in levir]
+    return np.array(shares, np.float64)
+
+
+def embed_pairs(
+    pairs: Sequence[tuple[Picture, ...]], embed: Embed
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Embed the tiles ``[T, D]`` of both dates of each pair."""
+    return [(embed(tiles_of(before)), embed(tiles_of(after))) for before, after, *_ in pairs]
+
+
 def _light(embed: Any, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     before, after = [], []
-    for tile in _tiles(picture)[::4]:
+    for tile in tiles_of(picture)[::4]:
         made = embed([tile, *other_light(tile)])
         before.append(np.repeat(made[:1], len(made) - 1, axis=0))
         after.append(made[1:])
@@ -113,7 +133,7 @@ def _scores(levir: Any, changed: Any, season: Any, light: Any) -> dict[str, NDAr
 
 
 def _difference(a: Picture, b: Picture) -> NDArray[np.float64]:
-    return np.array([tile.mean() for tile in _tiles(np.abs(a.astype(np.float64) - b))])
+    return np.array([tile.mean() for tile in tiles_of(np.abs(a.astype(np.float64) - b))])
 
 
 def _matched(picture: Picture, reference: Picture) -> Picture:

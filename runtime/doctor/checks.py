@@ -103,7 +103,7 @@ def check_opencv(it: Installation) -> Check:
     if not places:
         cure = "sudo apt install nvidia-opencv" if on_device(it.root) else f"{it.pip()} install 'overflight[cpu]'"
         return Check("opencv", "warn", "not installed; video and cameras cannot be read", cure)
-    gstreamer = _has_gstreamer(it, places[0])
+    gstreamer = _has_gstreamer(it)
     whose = f"{pip[0]} {it.version(pip[0])} from PyPI" if pip else "the system's own"
     said = f"{whose}, {'with' if gstreamer else 'without'} GStreamer"
     tool = it.pip(pip[0] if pip else "")
@@ -304,9 +304,9 @@ def _decode(path: Path, kind: type[_Kind]) -> _Kind | None:
         return None
 
 
-def _has_gstreamer(it: Installation, place: Path) -> bool:
+def _has_gstreamer(it: Installation) -> bool:
     # A wheel carries its build information in the module itself, Debian's in the core library.
-    candidates = [*extensions(it, place.name, "cv2*.so"), *it.libraries("libopencv_core.so*")]
+    candidates = [*extensions(it, "cv2", "cv2*.so"), *it.libraries("libopencv_core.so*")]
     found = (search(path, rb"GStreamer:\s+(YES|NO)") for path in candidates)
     first = next((match for match in found if match), None)
     return first is not None and first[1] == b"YES"

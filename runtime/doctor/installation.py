@@ -92,8 +92,14 @@ class Installation:
         return f"{sys.executable if self.live else f'/{_OWN}/bin/python'} -m pip"
 
     def modules(self, name: str) -> list[Path]:
-        """Find every directory of an importable package, the one that an import takes first."""
-        return [site / name for site in self.sites if (site / name).is_dir()]
+        """Find every copy of an importable package, the one that an import takes first.
+
+        A copy is a directory, or one extension module: Ubuntu's OpenCV is ``cv2.cpython-310-aarch64-linux-gnu.so``.
+        """
+        copies = (
+            [site / name] if (site / name).is_dir() else sorted(site.glob(f"{name}.*so"))[:1] for site in self.sites
+        )
+        return [copy for one in copies for copy in one]
 
     def libraries(self, pattern: str) -> list[Path]:
         """Find native libraries by file name, in the system's directories and in the packages that bring some."""
@@ -123,4 +129,4 @@ def needs_numpy_1(library: Path) -> bool:
 def extensions(installation: Installation, package: str, pattern: str) -> Iterator[Path]:
     """Find the extension modules of the copy of a package that an import would take."""
     for place in installation.modules(package)[:1]:
-        yield from sorted(place.rglob(pattern))
+        yield from [place] if place.is_file() else sorted(place.rglob(pattern))

@@ -6,18 +6,19 @@ import io
 import logging
 import re
 from contextlib import redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from overflight.jetson.telemetry import on_device
+from overflight.runtime.engines.driver import first_gpu
 from overflight.runtime.engines.engine import EngineInfo
 from overflight.runtime.engines.ort import load_library as load_onnxruntime
 from overflight.runtime.errors import EngineError, MissingError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from overflight.runtime.engines.engine import Precision
@@ -47,7 +48,16 @@ def load_library() -> Any:
     if hasattr(onnxruntime, "preload_dlls"):  # from 1.21; it prints what it does not find
         with redirect_stdout(io.StringIO()):
             onnxruntime.preload_dlls()
+            for folder in _cuda_folders():
+                onnxruntime.preload_dlls(directory=str(folder))
     return onnxruntime
+
+
+def _cuda_folders() -> list[Path]:
+    """Return where CUDA's wheels lie: PyTorch's may be in another folder than ONNX Runtime, which seeks in its own."""
+    found = find_spec("nvidia")
+    places = found.submodule_search_locations if found is not None else None
+    return [folder for place in places or () for folder in sorted(Path(place).glob("*/lib"))]
 
 
 def advice(*, device: bool | None = None) -> str:
@@ -102,7 +112,7 @@ class CudaEngine:
             return self._open()
         got = session.get_providers()[0]
         if got != PROVIDER:
-            raise MissingError(f"requested {PROVIDER}, got {got}: its CUDA or cuDNN libraries do not load; {advice()}")
+            raise MissingError(f"requested {PROVIDER}, got {got}: {_why_not()}")
         return session
 
     def _session_on_gpu(self) -> Any:
@@ -168,6 +178,15 @@ class CudaEngine:
         """Free the session and its buffers."""
         self._bound.clear()
         self._session = None
+
+
+def _why_not() -> str:
+    """Say why the provider fell back: without a GPU no library helps."""
+    try:
+        first_gpu()
+    except MissingError as error:
+        return str(error)
+    return f"its CUDA or cuDNN libraries do not load; {advice()}"
 
 
 def _reason(error: Exception) -> str:

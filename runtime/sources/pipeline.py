@@ -16,12 +16,12 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 
+from overflight.jetson.telemetry import on_device
 from overflight.runtime.errors import MissingError, SourceError, UsageError
 from overflight.runtime.frame import Frame
 from overflight.runtime.planes import Planes
@@ -29,6 +29,7 @@ from overflight.runtime.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 START_S = 8.0  # a CSI sensor and its daemon take up to five seconds to deliver the first picture
 READ_S = 3.0
@@ -97,7 +98,7 @@ def srt(where: str) -> str:
 
 def _from_device_memory() -> str:
     """A board's decoders leave pictures in device memory, which only its own converter reads."""
-    return " ! nvvidconv ! video/x-raw,format=I420" if Path("/etc/nv_tegra_release").exists() else ""
+    return " ! nvvidconv ! video/x-raw,format=I420" if on_device() else ""
 
 
 class Pipeline:

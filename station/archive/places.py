@@ -1,4 +1,4 @@
-"""The ground that a frame, a window of a mosaic, and each of their tiles show."""
+"""The ground that a frame and each of its tiles show: from its footprint, or from the map that it was cut from."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from overflight.runtime.geodesy import from_utm
-from overflight.runtime.geotiff.georeference import is_utm
 from overflight.runtime.pose.footprint import Place
+from overflight.station.degrees import transformer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,44 +16,28 @@ if TYPE_CHECKING:
     from overflight.runtime.records import Observation
     from overflight.runtime.window import Window
 
-_MERCATOR_RADIUS_M = 6378137.0
-
 # The corners of a footprint in the picture, as pose/footprint.py orders them: x to the right, y down, in [0, 1].
 _CORNERS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0))
 
 
 def place_of(observation: Observation) -> Place | None:
-    """Return where what was seen lies: as it was observed, else as the mosaic says that the frame was cut from."""
+    """Return where a frame lies: its own place, or that of the window of a map that it was cut from."""
     if observation.place is not None or observation.window is None:
         return observation.place
     return window_place(observation.window)
 
 
 def window_place(window: Window) -> Place | None:
-    """Return the ground of a window of a mosaic; None for a system that is not UTM, WGS 84 or web Mercator.
-
-    Its ``error_m`` is 0: a mosaic does not say how exact it is. The corners are in a footprint's order in the picture.
-    """
-    if window.transform is None:
+    """Return the place of a window; its error is one pixel, for a map does not say how well it was surveyed."""
+    if window.transform is None or window.epsg is None or (to_degrees := transformer(window.epsg)) is None:
         return None
-    columns, rows = (np.array([*(corner[axis] for corner in _CORNERS), 0.5]) for axis in (0, 1))
-    x0, x_column, x_row, y0, y_column, y_row = window.transform
-    x = x0 + columns * window.width * x_column + rows * window.height * x_row
-    y = y0 + columns * window.width * y_column + rows * window.height * y_row
-    if is_utm(window.epsg):
-        assert window.epsg is not None
-        lat, lon = from_utm(x, y, window.epsg)
-    elif window.epsg == 4326:
-        lat, lon = y, x
-    elif window.epsg == 3857:
-        lat = np.degrees(2 * np.arctan(np.exp(y / _MERCATOR_RADIUS_M)) - np.pi / 2)
-        lon = np.degrees(x / _MERCATOR_RADIUS_M)
-    else:
+    t = window.transform
+    columns, rows = np.array([*_CORNERS, (0.5, 0.5)]).T * np.array([[window.width], [window.height]])
+    lon, lat = to_degrees(t[0] + columns * t[1] + rows * t[2], t[3] + columns * t[4] + rows * t[5])
+    if not np.isfinite([lon, lat]).all():
         return None
-    if not (np.isfinite(lat).all() and np.isfinite(lon).all() and np.abs(lat).max() <= 90):
-        return None
-    ring = tuple((float(a), float(b)) for a, b in zip(lon[:4], lat[:4], strict=True))
-    return Place(float(lat[4]), float(lon[4]), 0.0, ring, window.gsd_m)
+    ring = tuple((float(x), float(y)) for x, y in zip(lon[:4], lat[:4], strict=True))
+    return Place(float(lat[4]), float(lon[4]), window.gsd_m or 0.0, ring, gsd_m=window.gsd_m)
 
 
 def tile_places(place: Place | None, rows: int, columns: int) -> list[Place | None]:

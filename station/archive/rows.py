@@ -7,17 +7,23 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.flight.directory import JOURNAL
 from overflight.runtime.flight.journal_reader import JournalReader
 from overflight.runtime.records import Observation
+from overflight.station.archive.places import place_of, tile_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
+    from overflight.runtime.pose.footprint import Place
     from overflight.runtime.records import Glance
     from overflight.station.archive.store import Archive, ArchivedFlight
+    from overflight.station.ground.footprints import Ring
 
 
 def observation_of(archive: Archive, flight: str, frame: int) -> Observation | None:
@@ -54,3 +60,24 @@ def grid_of(archive: Archive, flight: str, frame: int) -> tuple[int, int] | None
     observation = observation_of(archive, flight, frame)
     grid = observation.tiles if observation else None
     return None if grid is None else (grid.rows, grid.columns)
+
+
+def rings_of(archive: Archive, flight: ArchivedFlight) -> tuple[list[Ring], NDArray[np.bool_]]:
+    """Return the ground of every row of a flight's segment, empty where not known, and which rows are tiles."""
+    rings: list[Ring] = []
+    tiled: list[bool] = []
+    for observation, embedding, tiles in JournalReader(archive.flight_directory(flight.id) / JOURNAL).frames():
+        if embedding is None:
+            continue
+        place = place_of(observation)
+        rings.append(_ring(place))
+        tiled.append(False)
+        if tiles is not None and observation.tiles is not None:
+            places = tile_places(place, observation.tiles.rows, observation.tiles.columns)
+            rings += [_ring(one) for one in places]
+            tiled += [True] * len(places)
+    return rings, np.array(tiled, bool)
+
+
+def _ring(place: Place | None) -> Ring:
+    return () if place is None or place.stale else place.footprint

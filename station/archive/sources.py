@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from overflight.runtime.bundle import hash_file
-from overflight.runtime.errors import OverflightError, SourceError, UsageError
+from overflight.runtime.errors import OverflightError, SourceError, UsageError, missing_extra
 from overflight.runtime.flight.directory import RECORD
 from overflight.runtime.flight.peripherals import PeripheralConfig
 from overflight.runtime.flight.run import FlightConfig, fly
@@ -73,8 +73,10 @@ def add_source(
 @contextmanager
 def _alone(archive: Archive) -> Iterator[None]:
     """Let commands that embed sources for one archive take turns. Raises OverflightError where it cannot be written."""
-    from filelock import FileLock
-
+    try:
+        from filelock import FileLock
+    except ImportError as error:
+        raise missing_extra("filelock", "station") from error
     try:
         archive.directory.mkdir(parents=True, exist_ok=True)
         with FileLock(archive.directory / ".sources.lock"):

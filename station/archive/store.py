@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overflight.runtime.errors import OverflightError, UsageError
+from overflight.runtime.errors import OverflightError, UsageError, missing_extra
 from overflight.station.archive.index import open_index
 from overflight.station.archive.ingest import Ingested, ingest
 from overflight.station.archive.segment import SUFFIX, open_segment
@@ -149,8 +149,10 @@ class Archive:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other writers out. Raises OverflightError when another one holds the archive for long."""
-        from filelock import FileLock, Timeout
-
+        try:
+            from filelock import FileLock, Timeout
+        except ImportError as error:  # an offline archive of a board has none
+            raise missing_extra("filelock", "station") from error
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.directory / ".lock", timeout=LOCK_S)

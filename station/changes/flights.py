@@ -16,6 +16,7 @@ from overflight.station.changes.register import Registration
 from overflight.station.changes.score import FALSE_ALARM, Background, fit_background
 from overflight.station.describe.describe import cover_group, recorded
 from overflight.station.describe.fields import MARGIN
+from overflight.station.ground.footprints import LEAST_OVERLAP, same_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from overflight.runtime.records import Observation
     from overflight.station.ground.tiles import Tile
 
-LEAST_OVERLAP = 0.3  # of two footprints: their common ground over the ground of both
 _SPREADS = 6.0  # robust spreads above the median, where no background pair is given
 _LOW_SPREADS = 3.0
+_LEAST_LIMIT = 0.02  # embeddings are kept in 16 bits: two flights of one film differ by rounding alone
 
 
 def compare_flights(
@@ -101,7 +102,8 @@ def own_limits(first: NDArray[np.float32], second: NDArray[np.float32]) -> Backg
     scores = none.scores(first, second)
     middle = float(np.median(scores))
     spread = 1.4826 * float(np.median(np.abs(scores - middle)))
-    return replace(none, high=middle + _SPREADS * spread + 1e-6, low=middle + _LOW_SPREADS * spread + 1e-6)
+    high, low = (middle + spreads * spread for spreads in (_SPREADS, _LOW_SPREADS))
+    return replace(none, high=max(_LEAST_LIMIT, high), low=max(_LEAST_LIMIT / 2, low))
 
 
 def _joined(
@@ -110,7 +112,7 @@ def _joined(
     """Return the embeddings of tiles that show one ground, the later tiles, the places' error, and those without."""
     _, earlier, old_tiles, old_seen = recorded(before, manifest.width)
     _, later, new_tiles, new_seen = recorded(after, manifest.width)
-    rows = join(old_tiles, new_tiles)
+    rows = same_tiles([tile.ring for tile in old_tiles], [tile.ring for tile in new_tiles])
     found = np.flatnonzero(rows >= 0)
     if not len(found):
         raise UsageError(
@@ -120,31 +122,6 @@ def _joined(
     error_m = float(np.hypot(places_error_m(old_seen), places_error_m(new_seen)))
     missing = len(rows) - len(found)
     return earlier[rows[found]], later[found], [new_tiles[row] for row in found], error_m, missing
-
-
-def join(earlier: Sequence[Tile], later: Sequence[Tile]) -> NDArray[np.int64]:
-    """Return for each later tile the row of the earlier one that shows the most of its ground; -1 for none."""
-    import shapely
-
-    rows = [row for row, tile in enumerate(earlier) if len(tile.ring) > 2]
-    shapes = [shapely.polygons(earlier[row].ring) for row in rows]
-    tree = shapely.STRtree(shapes)
-    found = np.full(len(later), -1)
-    for number, tile in enumerate(later):
-        if len(tile.ring) > 2:
-            shape = shapely.polygons(tile.ring)
-            near = [(_overlap(shape, shapes[place]), rows[place]) for place in tree.query(shape)]
-            best = max(near, default=(0.0, -1))
-            found[number] = best[1] if best[0] >= LEAST_OVERLAP else -1
-    return found
-
-
-def _overlap(one: object, other: object) -> float:
-    """Return the common ground of two footprints over the ground of both; degrees do, for both lie at one place."""
-    import shapely
-
-    common = shapely.area(shapely.intersection(one, other))
-    return float(common / max(1e-18, shapely.area(one) + shapely.area(other) - common))
 
 
 def places_error_m(seen: Sequence[Observation]) -> float:

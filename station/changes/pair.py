@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 ASPECT = 0.02  # by which two pictures without a place may differ in shape
 NODES_PX = 64  # a mapping between map systems is exact on nodes this far apart, and linear between them
-LEAST_OVERLAP = 0.05
+LEAST_OVERLAP = 0.05  # of the ground of the smaller picture
+_NODES = 64  # along each edge, at which the common ground is looked for
 
 
 class Grid:
@@ -38,6 +39,7 @@ class Grid:
         self._map: Callable[[NDArray[np.float64], NDArray[np.float64]], Coordinates]
         if first.georeference is not None and second.georeference is not None:
             self._map = _map_between(first.georeference, second.georeference, names)
+            self._back = _map_between(second.georeference, first.georeference, names)
             self.step = max(1.0, self._step())
             self.origin, self.width, self.height = self._overlap(names)
         elif (first.georeference is None) != (second.georeference is None):
@@ -93,21 +95,36 @@ class Grid:
 
     def _overlap(self, names: str) -> tuple[tuple[float, float], int, int]:
         """Return the first picture's pixel where the common part begins, and the grid's width and height."""
-        columns, rows = (np.linspace(0, length, 65) for length in (self.first.width, self.first.height))
-        x, y = np.meshgrid(columns, rows)
-        there_x, there_y = self._map(x, y)
-        inside = (there_x >= 0) & (there_x <= self.second.width) & (there_y >= 0) & (there_y <= self.second.height)
-        if float(inside.mean()) < LEAST_OVERLAP:
+        x, y = _lattice(self.first)
+        inside = _inside(*self._map(x, y), self.second)
+        own_x, own_y = self._back(*_lattice(self.second))
+        within = _inside(own_x, own_y, self.first)
+        share = max(float(inside.mean()), float(within.mean()))
+        if share < LEAST_OVERLAP:
             raise UsageError(
-                f"{names}: the second shows {inside.mean():.0%} of the first's ground, at least {LEAST_OVERLAP:.0%} is "
+                f"{names}: {share:.0%} of the smaller one's ground is common to both, at least {LEAST_OVERLAP:.0%} is "
                 "needed; check their places and map systems"
             )
-        found_x, found_y = x[inside], y[inside]
-        pad_x, pad_y = columns[1], rows[1]  # what lies between two nodes is masked when it is read
+        found_x, found_y = (np.concatenate(parts) for parts in ((x[inside], own_x[within]), (y[inside], own_y[within])))
+        # What lies between two nodes is masked when it is read; a small second picture has the closer ones.
+        pad_x, pad_y = (
+            min(first, second / max(1e-9, self._step())) / _NODES
+            for first, second in ((self.first.width, self.second.width), (self.first.height, self.second.height))
+        )
         left, top = max(0.0, found_x.min() - pad_x), max(0.0, found_y.min() - pad_y)
         right = min(float(self.first.width), found_x.max() + pad_x)
         bottom = min(float(self.first.height), found_y.max() + pad_y)
         return (left, top), max(1, int((right - left) / self.step)), max(1, int((bottom - top) / self.step))
+
+
+def _lattice(picture: GroundPicture) -> Coordinates:
+    """Return positions all over a picture."""
+    x, y = np.meshgrid(np.linspace(0, picture.width, _NODES + 1), np.linspace(0, picture.height, _NODES + 1))
+    return x, y
+
+
+def _inside(x: NDArray[np.float64], y: NDArray[np.float64], picture: GroundPicture) -> NDArray[np.bool_]:
+    return np.asarray((x >= 0) & (x <= picture.width) & (y >= 0) & (y <= picture.height))
 
 
 def _map_between(first: Georeference, second: Georeference, names: str) -> Callable[..., Coordinates]:

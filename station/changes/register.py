@@ -26,6 +26,7 @@ MOST_TURN_DEG = 1.0
 MOST_SCALE = 0.02
 _PATCHES = 3  # along each edge
 _EDGE_PX = 64  # a picture smaller than this cannot be registered
+_LEAST_TEXTURE = 0.05  # spread of edges; one grey level makes about 1, and rounding in one colour 0.01
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -69,6 +70,8 @@ def register(
     if min(first.shape) < _EDGE_PX or float(known.mean()) < 0.2:
         return Registration("unverified")
     shifts = _patch_shifts(first, second)
+    if len(shifts) <= _PATCHES**2 / 2:  # calm water, snow, a missing band: most of it is one colour
+        return Registration("unverified")
     middle = np.median(shifts, axis=0)
     agreement = _agreement(shifts)
     if agreement < LEAST_AGREEMENT:
@@ -91,7 +94,7 @@ def register(
 
 
 def _patch_shifts(first: Grey, second: Grey) -> NDArray[np.float64]:
-    """Return the shift (right, down) of overlapping patches and of the whole picture."""
+    """Return the shift (right, down) of overlapping patches and of the whole picture, of those with texture."""
     height, width = first.shape
     tall, wide = (_dft_size(max(_EDGE_PX // 2, round(0.55 * edge))) for edge in (height, width))
     corners = [(0, 0, _dft_size(height), _dft_size(width))] + [
@@ -99,12 +102,12 @@ def _patch_shifts(first: Grey, second: Grey) -> NDArray[np.float64]:
         for row in range(_PATCHES)
         for column in range(_PATCHES)
     ]
-    return np.array(
-        [
-            _shift(first[top : top + tall, left : left + wide], second[top : top + tall, left : left + wide])[:2]
-            for top, left, tall, wide in corners
-        ]
-    )
+    patches = [
+        (first[top : top + tall, left : left + wide], second[top : top + tall, left : left + wide])
+        for top, left, tall, wide in corners
+    ]
+    shifts = [_shift(one, two)[:2] for one, two in patches if min(one.std(), two.std()) > _LEAST_TEXTURE]
+    return np.array(shifts).reshape(-1, 2)
 
 
 def _dft_size(length: int) -> int:
@@ -143,7 +146,8 @@ def _turned(first: Grey, second: Grey) -> tuple[float, float] | None:
             response = _shift(one, back)[2]
             if best is None or response > best[2]:
                 best = (turn, 1 / zoom, response, back)
-    if best is None or _agreement(_patch_shifts(one, best[3])) < LEAST_AGREEMENT:
+    shifts = np.empty((0, 2)) if best is None else _patch_shifts(one, best[3])
+    if best is None or not len(shifts) or _agreement(shifts) < LEAST_AGREEMENT:
         return None
     return (best[0] + 180) % 360 - 180, best[1]
 

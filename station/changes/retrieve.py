@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _FORMS: tuple[tuple[re.Pattern[str], tuple[str, str]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), groups)
     for pattern, groups in (
+        (r"(?P<before>.+?)(?:变成|变为|改为|改成|变化为)了?(?P<after>.+)", ("before", "after")),
+        (r"(?P<before>.+?)(?:上|中)(?:的)?(?:新建|新增|新)的?(?P<after>.+)", ("before", "after")),
+        (r"(?:新建|新增|新)的?(?P<after>.+)", ("", "after")),
+        (r"(?P<after>.+?)(?:出现|增加)了?", ("", "after")),
+        (r"(?P<before>.+?)(?:消失|减少|被拆除|被清除)了?", ("before", "")),
         (r"new (?P<after>.+?) (?:on|in|instead of|where there was) (?P<before>.+)", ("before", "after")),
         (
             r"(?P<before>.+?) (?:became|turned into|replaced by|changed to|gave way to) (?P<after>.+)",

@@ -10,6 +10,7 @@ const follow = (event) => {
 };
 slider.addEventListener("input", move);
 view.addEventListener("pointerdown", (event) => { view.setPointerCapture(event.pointerId); follow(event); });
+view.addEventListener("dragstart", (event) => event.preventDefault()); // else the browser drags the picture away
 view.addEventListener("pointermove", (event) => { if (event.buttons) follow(event); });
 document.getElementById("heat").addEventListener("change", (event) => view.classList.toggle("hot", event.target.checked));
 move();

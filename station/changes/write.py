@@ -87,8 +87,9 @@ def to_html(changes: Changes, compared: Compared, language: Language) -> bytes:
 def facts(changes: Changes, language: Language) -> Element:
     """Return the table of what the answer rests on."""
     limits, found = changes.limits, changes.registration
+    shift = f"{found.right_px:+.1f}, {found.down_px:+.1f} px" if found.error_m is None else f"{found.error_m:.1f} m"
     rows = [
-        (say("registration", language), f"{found.state}; {found.right_px:+.1f}, {found.down_px:+.1f} px"),
+        (say("registration", language), f"{found.state}; {shift}"),
         (say("limit", language), f"{limits.high:.4f} / {limits.low:.4f}"),
         (say("background pairs", language), f"{limits.origin}, {limits.tiles} tiles, {limits.false_alarm:.0%}"),
         (say("before", language), f"{changes.before} {changes.hashes.before[:16]}"),

@@ -47,6 +47,9 @@ def command(
     write_atomically(out, raw)
     info = labelled["info"]
     left_out = info["too_small_or_outside"]
-    click.echo(f"{out}: {len(labelled['annotations'])} regions labelled, {left_out} too small or outside")
+    click.echo(
+        f"{out}: {len(labelled['annotations'])} regions labelled, {left_out} too small or outside, "
+        f"{info['without_box']} without a box, {info['without_picture']} of pictures that are not listed"
+    )
     for line in info["unreadable"]:
         click.echo(f"not read: {line}", err=True)

@@ -42,8 +42,12 @@ _PATH: Any = click.Path(path_type=Path)
 @click.option("--rank", is_flag=True, help="Return the best groups even when they are below the cut-off.")
 @click.option("--wall", type=_PATH, help="Write the pictures as a page (.html) or a contact sheet (.png).")
 @click.option("--out", type=_PATH, multiple=True, help="Write the hits as .geojson, .gpkg, .kmz or .csv; repeatable.")
+@click.option("--changes", is_flag=True, help="Find a change: the text says what became what between two dates.")
+@click.option("--date", "dates", multiple=True, metavar="FLIGHT=DATE", help="With --changes: a date that it lacks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-def command(archive: Path, texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
+def command(
+    archive: Path, texts: tuple[str, ...], as_json: bool, changes: bool, dates: tuple[str, ...], **given: Any
+) -> None:
     """Search an archive by sentences and pictures.
 
     ARCHIVE is a directory made by overflight archive add. Every text must fit; the answer is "not found" when nothing
@@ -54,7 +58,13 @@ def command(archive: Path, texts: tuple[str, ...], as_json: bool, **given: Any) 
     overflight search archive --like roof.jpg --near 47.37,8.54,500 --out hits.kmz
     overflight search archive 停车场
     overflight search archive --unlike flights-of-last-week
+    overflight search archive --changes "new houses on bare soil" --out new.gpkg
     """
+    if changes:
+        _search_changes(archive, texts, dates, given, as_json=as_json)
+        return
+    if dates:
+        raise click.UsageError("--date belongs to --changes; --after and --before filter by time")
     from overflight.station.search.filter_text import read_filters
     from overflight.station.search.report import run
 
@@ -65,6 +75,33 @@ def command(archive: Path, texts: tuple[str, ...], as_json: bool, **given: Any) 
         click.echo(msgspec.json.encode(found).decode())
         return
     _show(found, title)
+
+
+def _search_changes(
+    archive: Path, texts: tuple[str, ...], dates: tuple[str, ...], given: dict[str, Any], *, as_json: bool
+) -> None:
+    from overflight.station.search.change_report import answer_text, caption, read_as, run
+    from overflight.station.search.filter_text import read_filters
+
+    if given["like"] or given["unlike"] or given["unwanted"] or given["reviewed"] or given["page"] > 1:
+        raise click.UsageError("--changes takes one text; leave out --like, --unlike, --not, --reviewed and --page")
+    passed = {name: given[name] for name in ("bundle", "templates", "most", "false_alarm", "rank", "wall", "out")}
+    found = run(archive, texts, filters=read_filters(given, None), dates=dates, **passed)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    click.echo(f"{texts[0]} (read as: {read_as(found)}): {answer_text(found)}")
+    for number, hit in enumerate(found.hits, start=1):
+        more = f"; {hit.grouped} more of the same ground" if hit.grouped else ""
+        click.echo(f"{number:3}. {caption(hit)}{more}")
+    if found.undated:
+        click.echo(
+            f"left out, for they have no date: {', '.join(found.undated)}; name it with --date FLIGHT=2024-05-17"
+        )
+    if found.unplaced or found.unknown:
+        click.echo(f"{found.unplaced} tiles have no place, {found.unknown} lack what a filter needs")
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:

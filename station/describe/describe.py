@@ -193,7 +193,7 @@ def recorded(
     """Return the embeddings of frames, those of tiles (or of frames again), the tiles' ground, and the observations."""
     from overflight.runtime.flight.directory import JOURNAL
     from overflight.runtime.flight.journal_reader import JournalReader
-    from overflight.station.archive.places import tile_places
+    from overflight.station.archive.places import place_of, tile_places
 
     wholes, parts, tiles, seen = [], [], [], []
     for observation, embedding, tile_embeddings in JournalReader(flight / JOURNAL).frames():
@@ -208,7 +208,7 @@ def recorded(
         grid = observation.tiles
         count = (grid.rows, grid.columns) if grid is not None and tile_embeddings is not None else (1, 1)
         parts += [embedding] if tile_embeddings is None else list(tile_embeddings)
-        for number, place in enumerate(tile_places(observation.place, *count)):
+        for number, place in enumerate(tile_places(place_of(observation), *count)):
             row, column = divmod(number, count[1])
             ring = () if place is None or place.stale else place.footprint
             tiles.append(Tile(row, column, 0, 0, 0, 0, 1.0, ring, None if place is None else place.gsd_m))

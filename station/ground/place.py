@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from overflight.runtime.errors import missing_extra
 from overflight.station.archive.places import picture_to_ground
+from overflight.station.degrees import transformer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,18 +69,6 @@ class Placer:
             a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, [*ring[1:], ring[0]], strict=True)
         )  # a mirrored grid turns the other way
         return tuple(ring if twice > 0 else ring[::-1])
-
-
-def transformer(epsg: int):  # type: ignore[no-untyped-def]  # noqa: ANN201 - pyproj's own callable
-    """Return what turns a map system's coordinates into longitude and latitude; None for an unknown code."""
-    try:
-        import pyproj
-    except ImportError as error:
-        raise missing_extra("pyproj", "station") from error
-    try:
-        return pyproj.Transformer.from_crs(epsg, 4326, always_xy=True).transform
-    except pyproj.exceptions.CRSError:
-        return None
 
 
 def metres_between(lon: Points, lat: Points, origin: tuple[float, float]) -> tuple[Points, Points]:

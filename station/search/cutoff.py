@@ -86,7 +86,7 @@ def _maxima(
 def background_vectors(
     archive: Archive, tower: str, embed: Callable[[Sequence[str]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Return the unit embeddings of the background texts ``[B, D]``, made once for each archive and tower."""
+    """Return the background texts as unit vectors ``[B, D]``, kept in the archive's cache."""
     texts = background_texts()
     key = hashlib.sha256("\n".join((tower, *texts)).encode()).hexdigest()[:16]
     kept = archive.directory / "cache" / f"background-{key}.npy"

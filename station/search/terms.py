@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from overflight.export.prompts import Templates
     from overflight.runtime.bundle import Bundle
 
-_IDEOGRAPH = re.compile("[\u3400-\u9fff]")
+IDEOGRAPH = re.compile("[\u3400-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_terms(
     from overflight.export.encode import TextEncoder
     from overflight.station.search.dictionary import translate
 
-    translated = {text: translate(text) for text in (*texts, *unwanted) if _IDEOGRAPH.search(text)}
+    translated = {text: translate(text) for text in (*texts, *unwanted) if IDEOGRAPH.search(text)}
     wanted = [translated.get(text, text) for text in texts]
     avoided = [translated.get(text, text) for text in unwanted]
     none = np.empty((0, bundle.manifest.width), np.float32)

@@ -18,12 +18,13 @@ Origin = Literal["given", "tags", "flight", "name"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _YEAR = r"(?P<year>19[5-9]\d|20\d\d)"
 _MONTH, _DAY = r"(?P<month>0[1-9]|1[0-2])", r"(?P<day>0[1-9]|[12]\d|3[01])"
+_NOT_A_DATE = r"(?!(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2]))"  # the second date of a composite is no time of day
 _CLOCK = r"(?P<hour>[01]\d|2[0-3])[-_:]?(?P<minute>[0-5]\d)(?:[-_:]?(?P<second>[0-5]\d))?"
 # The most exact form first. A digit on either side means that the digits are part of a longer number.
 _IN_NAMES = tuple(
     re.compile(rf"(?<!\d){form}(?!\d)")
     for form in (
-        rf"{_YEAR}[-_.]?{_MONTH}[-_.]?{_DAY}[-_T ]?{_CLOCK}",
+        rf"{_YEAR}[-_.]?{_MONTH}[-_.]?{_DAY}(?:[-_T ]{_NOT_A_DATE})?{_CLOCK}",
         rf"{_YEAR}[-_.]?{_MONTH}[-_.]?{_DAY}",
         rf"{_YEAR}[-_.]{_MONTH}",
         _YEAR,
@@ -54,13 +55,15 @@ def read_date(text: str) -> Dated:
 
 
 def date_in_name(name: str) -> Dated | None:
-    """Return the date in a file's name; None where there is none, or more than one."""
+    """Return the date in a file's name; None where there is none.
+
+    A name with two times of one day has that day, one with two days of one month that month; two years are no date.
+    """
     today = datetime.now(timezone.utc)
     for form in _IN_NAMES:
         dates = [dated for found in form.finditer(name) if (dated := _dated(found, "name")) is not None]
-        if dates:
-            one = {dated.begin_utc_ns for dated in dates}
-            return dates[0] if len(one) == 1 and _moment(dates[0].begin_utc_ns) <= today else None
+        if len({dated.begin_utc_ns for dated in dates}) == 1:
+            return dates[0] if _moment(dates[0].begin_utc_ns) <= today else None
     return None
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from overflight.runtime.bundle import hash_file
 from overflight.runtime.errors import UsageError
 from overflight.runtime.flight.directory import JOURNAL
-from overflight.station.changes.flights import join, places_error_m
+from overflight.station.changes.flights import places_error_m
 from overflight.station.changes.register import Registration
 from overflight.station.describe.describe import recorded
+from overflight.station.ground.footprints import same_tiles
 from overflight.station.series.dates import Dated, date_in_name, date_of_moment, order
 from overflight.station.series.follow import Stack
 from overflight.station.series.pictures import Seen, Shown
@@ -34,10 +35,13 @@ def see_flights(paths: Sequence[Path], given: Sequence[Dated], width: int) -> Se
     ]
     places = order([str(path) for path in paths], dates)
     *_, last_tiles, last_seen = flights[places[-1]]
+    rings = [tile.ring for tile in last_tiles]
     known, vectors, shown = [], [], []
     for place in places:
         _, own_vectors, own_tiles, seen = flights[place]
-        rows = np.arange(len(last_tiles)) if place == places[-1] else join(own_tiles, last_tiles)
+        rows = (
+            np.arange(len(last_tiles)) if place == places[-1] else same_tiles([tile.ring for tile in own_tiles], rings)
+        )
         if not (rows >= 0).any():
             raise UsageError(
                 f"{paths[place]}: no footprint overlaps one of {paths[places[-1]]}; fly over one ground with --pose"

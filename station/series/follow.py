@@ -112,10 +112,11 @@ def _outcome(stack: Stack, tile: int, steps: Steps, background: Background) -> t
     return ("lasting" if lasted else "returned"), (before, after)
 
 
-def intervals(steps: Steps, false_alarm: float) -> list[Interval]:
+def intervals(steps: Steps, limit: float, false_alarm: float) -> list[Interval]:
     """Count the changed tiles between dates that follow each other.
 
-    A tile that the date before does not show cannot be assigned to one interval and is not counted in any.
+    A tile that the date before does not show cannot be assigned to one interval and is not counted in any. Whether an
+    interval is evident rests on the tiles above ``limit``: those that hysteresis joins to them have more false alarms.
     """
     pairs = list(pairwise(range(len(steps.scores))))
     found = []
@@ -123,7 +124,8 @@ def intervals(steps: Steps, false_alarm: float) -> list[Interval]:
         both = steps.starts[after] == before
         compared, count = int(both.sum()), int((steps.changed[after] & both).sum())
         low, high = wilson(count, compared)
-        evident = compared > 0 and _by_chance(count, compared, false_alarm) < _SURE / len(pairs)
+        sure = int((both & (np.nan_to_num(steps.scores[after], nan=-1.0) > limit)).sum())
+        evident = compared > 0 and _by_chance(sure, compared, false_alarm) < _SURE / len(pairs)
         share = round(count / compared, 4) if compared else 0.0
         found.append(
             Interval(

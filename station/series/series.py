@@ -144,7 +144,7 @@ def summarise(
         rows=seen.shape[0],
         columns=seen.shape[1],
         tiles=tuple(_tile(*one) for one in zip(seen.tiles, labels, followed, strict=True)),
-        intervals=tuple(intervals(steps, false_alarm)),
+        intervals=tuple(intervals(steps, background.high, false_alarm)),
         curves=tuple(curves(labels)),
         notes=seen.notes,
     )

@@ -66,7 +66,7 @@ def to_html(result: Result, language: Language) -> bytes:
             f"{one.changed} / {one.compared}",
             f"{one.share:.0%}",
             f"{one.low:.0%} - {one.high:.0%}",
-            say("yes" if one.evident else "cannot tell", language),
+            say("yes" if one.evident else "not evident", language),
         ]
         for one in series.intervals
     ]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from overflight.jetson import checks, storage
+from overflight.jetson import checks, storage, sysfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Grow = Callable[[str], Path]
 
@@ -140,6 +141,21 @@ def test_a_stranger_may_not_open_the_camera(tree: Grow) -> None:
     check = checks.check_groups(tree(NANO), user="guest")
     assert check.verdict == "fail"
     assert check.cure == "sudo usermod -aG video,render,dialout guest, then log in again"
+
+
+def test_a_service_is_judged_by_the_groups_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found in the built image: no USER is set there, and a number is in nobody's list."""
+    table = "video:x:44:overflight\nrender:x:999:overflight\naudio:x:29:\n"
+    monkeypatch.setattr(sysfs, "text", lambda path: table if path == Path("/etc/group") else None)
+    monkeypatch.delenv("USER", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 999)
+    monkeypatch.setattr(os, "getegid", lambda: 998)
+    monkeypatch.setattr(os, "getgroups", lambda: [44, 999])
+    assert checks.check_groups().verdict == "ok"
+    monkeypatch.setattr(os, "getgroups", lambda: [44])
+    check = checks.check_groups()
+    assert check.verdict == "warn"
+    assert "is not in render (the GPU)" in check.found
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from overflight.jetson import telemetry
+from overflight.jetson.board import identify
 from overflight.jetson.telemetry import DeviceReading
 
 if TYPE_CHECKING:
@@ -54,6 +55,19 @@ def test_thor_has_a_meter_at_its_input(tree: Grow) -> None:
 def test_none_off_the_device(tmp_path: Path) -> None:
     """Off the device there is nothing to read."""
     assert telemetry.read(tmp_path) is None
+
+
+def test_a_container_is_known_by_the_kernels_name_of_its_soc(tmp_path: Path) -> None:
+    """Docker hides the device tree, and no release file is mounted; /sys is there. Other makers' SoCs are not ours."""
+    family = tmp_path / "sys/devices/soc0/family"
+    family.parent.mkdir(parents=True)
+    family.write_text("Tegra\n")
+    board = identify(tmp_path)
+    assert telemetry.on_device(tmp_path)
+    assert board is not None
+    assert (board.model, board.l4t, board.module) == ("unknown Jetson", None, None)
+    family.write_text("Snapdragon\n")
+    assert identify(tmp_path) is None
 
 
 def test_a_bare_board_reads_empty(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from overflight.station.chart import COLUMNS, clock, colours, fold, histogram, timeline
+from overflight.station.chart import COLUMNS, clock, colours, fold, histogram, three_digits, timeline
 from overflight.station.summary import summarise
 
 if TYPE_CHECKING:
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     MakeFlight = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.01234, "0.0123"), (4.56, "4.56"), (999.4, "999"), (999.6, "1000"), (3104, "3104")]
+)
+def test_latencies_are_written_without_powers_of_ten(value: float, text: str) -> None:
+    """A busy machine's 3.1 s are 3104 ms, not 3.1e+03."""
+    assert three_digits(value) == text
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,38 @@ def test_a_step_that_fails_crashes_or_hangs_is_one_line(
         return real([asked[0], "-c", body], **options)
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    limit = 1.0 if "sleep" in body else 30.0
-    first, second = run.run_steps(["doctor", "energy"], tmp_path, None, step_s=limit)
+    monkeypatch.setattr(run, "STEP_SHARE", 1 / 60 if "sleep" in body else 0.5)
+    first, second = run.run_steps(["doctor", "energy"], tmp_path, None, whole_s=60.0)
     assert (first.status, second.step) == (status, "energy")
     assert first.reason.endswith(reason)
     assert first.figures == ({"p50 ms": 1.5} if status == "passed" else {})
+
+
+def test_when_the_time_is_up_the_rest_is_not_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The step that the end cuts off has not failed; those after it are not begun, and each has its line."""
+    real, begun = subprocess.Popen, []
+
+    def popen(asked: list[str], **options: Any) -> Any:
+        begun.append(asked[3])
+        body = "print('{\"passed\":true}')" if asked[3] == "doctor" else "import time; time.sleep(60)"
+        return real([asked[0], "-c", body], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(run, "STEP_SHARE", 2.0)
+    found = list(run.run_steps(["doctor", "build fp16", "energy", "resize 4K"], tmp_path, None, whole_s=3.0))
+    assert [one.status for one in found] == ["passed", "not reached", "not reached", "not reached"]
+    assert begun == ["doctor", "build fp16"]
+    assert [one.reason for one in found[1:]] == ["the 0.05 minutes ended in it", *["the 0.05 minutes were over"] * 2]
+    assert summary(found) == "1 passed, 0 failed, 0 absent, 3 not reached"
+
+
+def test_the_steps_that_only_a_gpu_can_show_come_first() -> None:
+    """A time that is too short loses the processor's own steps, which any other machine can run."""
+    order = list(steps.STEPS)
+    assert order[:2] == ["prepare", "doctor"]
+    assert order.index("memory mapped") < order.index("build fp16") < order.index("next to torch B/16-256")
+    assert order[-2:] == ["resize 4K", "frames onnxruntime-cpu fp32"]
+    assert all(f"build {name}" in order for name in ("fp16", "int8-joined", "int8-parted"))
 
 
 def test_the_record_has_every_step_and_figure() -> None:

@@ -132,6 +132,20 @@ def test_pip_opencv_that_shadows_the_systems(tree: Grow, bundle: Bundle) -> None
     assert check.cure == "python3.10 -m pip uninstall -y opencv-python"
 
 
+def test_ubuntus_opencv_is_one_file_without_metadata(tree: Grow, bundle: Bundle) -> None:
+    """Found in the built image: python3-opencv of Ubuntu 22.04 was reported as not installed, with pip as the cure."""
+    root = tree(NANO)
+    shutil.rmtree(root / "usr/lib/python3.10/dist-packages/cv2", ignore_errors=True)
+    site = root / "usr/lib/python3/dist-packages"
+    site.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(site / "cv2", ignore_errors=True)
+    (site / "cv2.cpython-310-aarch64-linux-gnu.so").write_text(
+        "numpy.core.multiarray\nGStreamer:                   YES\n"
+    )
+    check = examine(bundle, root)["opencv"]
+    assert (check.verdict, check.found) == ("ok", "the system's own, with GStreamer")
+
+
 def test_an_engine_built_by_another_tensorrt(tree: Grow, bundle: Bundle) -> None:
     """After an upgrade of JetPack the chosen engine is foreign, and nothing proven is left to fly on."""
     root = tree(AGX)

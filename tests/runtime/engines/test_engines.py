@@ -258,14 +258,22 @@ def test_cuda_that_fails_later_is_an_error() -> None:
         engine.embed(np.zeros((1, 32, 32, 3), np.uint8))
 
 
-def test_cuda_does_not_fly_on_the_processor_in_silence() -> None:
-    """The library falls back without a word when a CUDA library is missing: that is an error here."""
+def _no_gpu() -> None:
+    raise MissingError("no usable NVIDIA GPU")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "reason"), [(lambda: None, "its CUDA or cuDNN libraries do not load"), (_no_gpu, "no usable NVIDIA GPU")]
+)
+def test_cuda_does_not_fly_on_the_processor_in_silence(monkeypatch: pytest.MonkeyPatch, gpu: Any, reason: str) -> None:
+    """The library falls back without a word: that is an error here. Without a GPU nothing is to be installed anew."""
 
     class Fallen(FakeSession):
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 
-    with pytest.raises(MissingError, match="got CPUExecutionProvider"):
+    monkeypatch.setattr(ort_cuda, "first_gpu", gpu)
+    with pytest.raises(MissingError, match=f"got CPUExecutionProvider: {reason}"):
         CudaEngine(Path("x"), "a", "fp16", library=fake_onnxruntime(Fallen))
 
 
@@ -295,16 +303,21 @@ def test_an_onnx_runtime_with_one_graph_for_all_batches_is_refused(monkeypatch: 
 
 
 def test_cuda_libraries_from_wheels_are_loaded_without_a_word(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The library prints what it does not find: that would break ``build --json``."""
-    loaded: list[str] = []
+    """The library prints what it does not find: that would break ``build --json``. PyTorch's wheels count too."""
+    loaded: list[str | None] = []
 
-    def preload() -> None:
+    def preload(directory: str | None = None) -> None:
         print("Failed to load libcudnn.so.9")
-        loaded.append("cuda")
+        loaded.append(directory)
 
+    folders = [tmp_path / "nvidia" / part / "lib" for part in ("cu13", "cudnn")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    found = SimpleNamespace(submodule_search_locations=[str(tmp_path / "nvidia")])
+    monkeypatch.setattr(ort_cuda, "find_spec", lambda name: found)
     monkeypatch.setattr(ort_cuda, "load_onnxruntime", lambda extra: listed("1.31.1", preload_dlls=preload))
     ort_cuda.load_library()
-    assert loaded == ["cuda"]
+    assert loaded == [None, *map(str, folders)]
     assert not capsys.readouterr().out

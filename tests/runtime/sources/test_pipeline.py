@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from overflight.runtime.errors import MissingError, SourceError, UsageError
-from overflight.runtime.sources import open_source
-from overflight.runtime.sources.pipeline import Pipeline, gstreamer
+from overflight.runtime.sources import open_source, pipeline
+from overflight.runtime.sources.pipeline import Pipeline, gstreamer, network
 
 pytest.importorskip("cv2")
 needs_gstreamer = pytest.mark.skipif(
@@ -112,6 +112,14 @@ def test_gst_launch_missing_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(MissingError, match="sudo apt install gstreamer1"):
         open_source("csi://0")
+
+
+def test_a_board_in_a_container_converts_from_device_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The release file is not there; a decoder's pictures in device memory would be refused by videoconvert."""
+    monkeypatch.setattr(pipeline, "on_device", lambda: True)
+    assert network("rtsp://camera/live").endswith("decodebin ! nvvidconv ! video/x-raw,format=I420")
+    monkeypatch.setattr(pipeline, "on_device", lambda: False)
+    assert network("rtsp://camera/live").endswith("decodebin")
 
 
 @pytest.mark.parametrize(

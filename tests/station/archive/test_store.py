@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from overflight.runtime.errors import OverflightError, UsageError
+from overflight.runtime.errors import MissingError, OverflightError, UsageError
 from overflight.station.archive import Archive
 from overflight.station.archive.check import check, repair
 
@@ -41,6 +41,13 @@ def test_flights_are_kept_with_their_embeddings(archive: Archive) -> None:
     with archive.read() as connection:
         labels = [label for (label,) in connection.execute("SELECT label FROM rows ORDER BY id")]
     assert labels == ["red", "green", "green", "blue", "red"]
+
+
+def test_a_missing_lock_library_is_named(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An aircraft's offline archive has none: one line, not an internal error."""
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    with pytest.raises(MissingError, match=r"filelock is not installed; run: pip install 'overflight\[station\]'"):
+        archive.remove(archive.flights()[0])
 
 
 def test_adding_a_flight_again_changes_nothing(archive: Archive, tmp_path: Path) -> None:

@@ -102,6 +102,28 @@ def test_nothing_changed_is_said(tmp_path: Path, geotiff: Any, compare: Any) -> 
         export_changes(changes, tmp_path / "a.gpkg")
 
 
+def test_one_colour_has_no_shift() -> None:
+    """Phase correlation of a picture without edges answers half of its size; calm water is unverified, not shifted."""
+    known = np.ones((256, 256), bool)
+    flat = np.full((256, 256, 3), 127, np.uint8)
+    mostly = flat.copy()
+    mostly[:40, :40] = ground(60)[:40, :40]
+    for before, after in ((flat, flat), (ground(256), flat), (mostly, mostly)):
+        assert register(before, after, known, most_px=8, names="a and b").state == "unverified"
+
+
+def test_a_small_picture_on_a_large_one_is_compared(tmp_path: Path, geotiff: Any, opened: Any) -> None:
+    """Either may be the first: the least overlap is of the smaller one's ground."""
+    whole = ground(1400)
+    large = opened(geotiff(tmp_path / "large.tif", whole))
+    small = opened(geotiff(tmp_path / "small.tif", whole[500:600, 700:820].copy(), at=(AT[0] + 350.0, AT[1] - 250.0)))
+    for grid in (Grid(large, small), Grid(small, large)):
+        (a, known_a), (b, known_b) = grid.read(0, 0, grid.height, grid.width)
+        both = known_a & known_b
+        assert both.sum() == pytest.approx(100 * 120, rel=0.05)
+        assert np.abs(a[both].astype(int) - b[both]).max() <= 2
+
+
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (6, 8), (-7, 3)])
 def test_a_small_shift_is_measured_and_corrected(right: int, down: int) -> None:
     whole = ground(440)
@@ -197,7 +219,7 @@ def _reprojected(pixels: Any, epsg: int, pyproj: Any) -> tuple[Any, dict[str, An
 def test_pairs_that_cannot_meet_are_refused(tmp_path: Path, geotiff: Any, opened: Any) -> None:
     placed = opened(geotiff(tmp_path / "a.tif", ground(100)))
     far = opened(geotiff(tmp_path / "b.tif", ground(100), at=(900_000.0, 5_000_000.0)))
-    with pytest.raises(UsageError, match="shows 0%"):
+    with pytest.raises(UsageError, match="0% of the smaller"):
         Grid(placed, far)
     cv2.imwrite(str(tmp_path / "c.png"), ground(100))
     cv2.imwrite(str(tmp_path / "d.png"), ground(100)[:60])

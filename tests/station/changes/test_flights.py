@@ -38,6 +38,14 @@ def test_flights_are_joined_by_their_footprints(
     assert changes.registration.error_m == pytest.approx(3 * 2**0.5, abs=0.01)
 
 
+def test_a_flight_and_its_own_copy_show_no_change(
+    fly_over: Callable[..., Path], placed: Callable[..., Path], colour_bundle: Bundle, colour_bank: LabelBank
+) -> None:
+    """Rounding to 16 bits is no change, though the pair itself has no other spread to set a limit by."""
+    one, two = (placed(fly_over(name, [RED] * 6 + [GREEN] * 6)) for name in ("first", "second"))
+    assert compare_flights(one, two, colour_bank, colour_bundle.manifest).changed_tiles == 0
+
+
 def test_flights_over_other_ground_are_refused(
     fly_over: Callable[..., Path], placed: Callable[..., Path], colour_bundle: Bundle, colour_bank: LabelBank
 ) -> None:

@@ -150,6 +150,20 @@ def test_boxes_of_a_detector_are_labelled(tmp_path: Path, colour_bank: LabelBank
     assert found["info"]["without_picture"] == 1
 
 
+@pytest.mark.parametrize("number", [1.0, "a-picture"])
+def test_ids_as_other_tools_write_them(tmp_path: Path, colour_bank: LabelBank, number: Any) -> None:
+    """Whole numbers as floats, and pictures by name; what has no box is counted."""
+    path = write_coco(tmp_path, [[10, 10, 60, 60], [], [1, 2]])
+    value = json.loads(path.read_text())
+    value["images"][0]["id"] = number
+    value["annotations"] = [{**one, "image_id": number} for one in value["annotations"]]
+    del value["annotations"][1]["bbox"]
+    path.write_text(json.dumps(value))
+    found = label_boxes(read_boxes(path), tmp_path, colour_bank, mean_colour)
+    assert [one["image_id"] for one in found["annotations"]] == [number]
+    assert (found["info"]["without_box"], found["info"]["without_picture"]) == (2, 0)
+
+
 def test_other_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"boxes": []}')
     with pytest.raises(UsageError, match="COCO"):

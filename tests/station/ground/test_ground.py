@@ -1,6 +1,7 @@
 """Pictures of the ground: windows, what is missing, scale and place, for stills and mosaics of many kinds.
 
 Covers: station/ground/picture.py station/ground/place.py station/ground/tiles.py station/ground/towers.py
+station/degrees.py
 """
 
 from __future__ import annotations

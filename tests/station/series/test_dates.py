@@ -20,6 +20,8 @@ from overflight.station.series.dates import date_in_name, order, read_date
         ("2024.05_field", "2024-05"),
         ("2019_YELL_2_528000_4978000_image", "2019"),
         ("S2_20240517T103021_T32", "2024-05-17T10:30:21Z"),
+        ("2023-06-14-00_00_2023-06-14-23_59_Sentinel-2_L2A_B02_(Raw)", "2023-06-14"),
+        ("composite_2024-05-01_2024-05-31", "2024-05"),
     ],
 )
 def test_a_date_is_read_from_a_name(name: str, text: str) -> None:
@@ -28,9 +30,11 @@ def test_a_date_is_read_from_a_name(name: str, text: str) -> None:
     assert (found.text, found.origin) == (text, "name")
 
 
-@pytest.mark.parametrize("name", ["ortho", "DJI_0018", "tile_2048", "a-2024-05-17-b-2024-06-01", "crs32611_1234567890"])
+@pytest.mark.parametrize(
+    "name", ["ortho", "DJI_0018", "tile_2048", "LE07_L1TP_015053_20130107_20200908_02_T1", "crs32611_1234567890"]
+)
 def test_a_name_without_one_date_has_none(name: str) -> None:
-    """Two dates are the two ends of a composite; 2048 is a size, and lies in the future."""
+    """A Landsat name has the dates of the picture and of its processing; 2048 is a size, and lies in the future."""
     assert date_in_name(name) is None
 
 

@@ -56,7 +56,7 @@ def followed(*tiles: list[Any]) -> Any:
     vectors = np.array([[np.zeros(3) if vector is None else vector for vector in tile] for tile in tiles])
     stack = Stack(vectors.transpose(1, 0, 2).astype(np.float32), known, None)
     steps = steps_of(stack, NONE)
-    return follow(stack, steps, NONE), intervals(steps, 0.01)
+    return follow(stack, steps, NONE), intervals(steps, NONE.high, 0.01)
 
 
 def test_the_interval_of_a_change_and_whether_it_lasted() -> None:
@@ -93,6 +93,15 @@ def test_what_chance_explains_is_not_evident() -> None:
     many = [[RED, GREEN, GREEN]] * 20 + [[RED] * 3] * 380
     assert [one.evident for one in followed(*few)[1]] == [False, False]
     assert [one.evident for one in followed(*many)[1]] == [True, False]
+
+
+def test_an_interval_rests_on_tiles_above_the_limit() -> None:
+    """The limit is the background's, whatever share of tiles changed; a step below it never makes one evident."""
+    above, below = (
+        np.array([np.cos(angle), np.sin(angle), 0], np.float32) for angle in (np.arccos(0.7), np.arccos(0.85))
+    )
+    assert [one.evident for one in followed(*[[RED, above, above, RED]] * 16)[1]] == [True, False, True]
+    assert [one.evident for one in followed(*[[RED, below, below]] * 16)[1]] == [False, False]
 
 
 def test_the_made_up_ground_has_its_known_answer(result: Result) -> None:
