@@ -37,6 +37,7 @@ VIDEOS = ("annotated.webm", "annotated.mp4")
 _LABELS_PICTURED = 12
 _PICTURES_PER_LABEL = 4
 _UNSEEN_NAMED = 40
+_BANKS_NAMED = 2  # in the header; all are in a table
 
 
 def write_report(flight: Path, out: Path | None = None, chapters: Sequence[Element] = ()) -> Summary:
@@ -112,11 +113,15 @@ def _header(summary: Summary, source: str) -> Element:
         when = ["Evaluated ", *when]
         if summary.taken_utc_ns is not None:
             when = ["Taken ", _time(summary.taken_utc_ns), "; evaluated ", *when[1:]]
+    banks = [_bank(summary, row) for row in summary.bank_rows[:_BANKS_NAMED]]
+    later = "".join(f", then “{'another' if bank is None else bank.header.name}”" for bank in banks)
+    more = len(summary.bank_rows) - len(banks)
+    later += f" and {more} more" if more else ""
     return tag(
         "header",
         tag("p", "Flight report", class_="kind"),
         tag("h1", source, title=record.source),
-        tag("p", when, f" on {record.host} with {record.model}, {record.engine}, labels “{record.bank}”"),
+        tag("p", when, f" on {record.host} with {record.model}, {record.engine}, labels “{record.bank}”{later}"),
         tag("p", _in_words(summary), class_="lead"),
         tag("p", *warnings, class_="warning") if (warnings := _warnings(summary)) else None,
     )
@@ -173,9 +178,11 @@ def _figures(summary: Summary) -> Element:
 
 
 def _all_labels(summary: Summary) -> list[str]:
-    """Return the labels of the flight's first bank, and those that later banks brought."""
+    """Return the labels of every bank that was used; of a bank that is not kept, those that were seen."""
     seen = (label.label for label in summary.labels if label.label is not None)
-    return list(dict.fromkeys((*summary.record.labels, *seen)))
+    later = (bank for row in summary.bank_rows if (bank := _bank(summary, row)) is not None)
+    brought = (label.text for bank in later for label in bank.header.labels if not label.background)
+    return list(dict.fromkeys((*summary.record.labels, *brought, *seen)))
 
 
 def _flown(summary: Summary, columns: Columns, video: str | None) -> Element:
@@ -199,12 +206,13 @@ def _flown(summary: Summary, columns: Columns, video: str | None) -> Element:
         player = tag(
             "video", src=video, controls="controls", preload="metadata", muted="muted", playsinline="playsinline"
         )
+    lost = "; a red line is where frames were lost" if columns.lost.any() else ""
     return tag(
         "section",
         tag("h2", "Timeline"),
         player,
         timeline(summary, columns),
-        tag("p", "Height is the score of the answer; grey is “unknown”.", id="readout"),
+        tag("p", f"Height is the score of the answer; grey is “unknown”{lost}.", id="readout"),
         data("flight", carried),
         class_="flown",
     )
@@ -250,7 +258,7 @@ def _labels(summary: Summary) -> Element:
         for label in summary.labels
     ]
     seen = {label.label for label in summary.labels}
-    unseen = [label for label in summary.record.labels if label not in seen]
+    unseen = [label for label in _all_labels(summary) if label not in seen]
     table = tag(
         "table",
         tag("thead", tag("tr", [tag("th", name, class_=kind, scope="col") for name, kind in head])),
@@ -330,12 +338,16 @@ def _banks(summary: Summary) -> Element | None:
 
 
 def _bank_name(summary: Summary, row: int) -> str:
-    path = summary.flight / BANKS / f"{summary.banks[row]}.safetensors"
+    bank = _bank(summary, row)
+    return summary.banks[row] if bank is None else f"{bank.header.name}, {len(bank):,} labels ({bank.sha256[:8]})"
+
+
+def _bank(summary: Summary, row: int) -> LabelBank | None:
+    """Load the bank that a row was matched with; None where it is not kept."""
     try:
-        bank = LabelBank.load(path)
+        return LabelBank.load(summary.flight / BANKS / f"{summary.banks[row]}.safetensors")
     except (OverflightError, OSError):
-        return summary.banks[row]
-    return f"{bank.header.name}, {len(bank):,} labels ({summary.banks[row][:8]})"
+        return None
 
 
 def _losses(summary: Summary) -> list[Element]:

@@ -26,6 +26,7 @@ from overflight.station.report import surest, write_report
 from overflight.station.summary import summarise
 
 if TYPE_CHECKING:
+    from overflight.runtime.bank import LabelBank
     from overflight.runtime.records import Observation
 
 MakeFlight = Callable[..., Path]
@@ -103,6 +104,23 @@ def test_small_flights(make_flight: MakeFlight, count: int) -> None:
     reader, _ = _read(make_flight(["meadow"] * count))
     assert "main" in reader.tags
     assert reader.texts.count("No frame was observed.") == (count == 0)
+
+
+def test_labels_of_every_bank_count(make_flight: MakeFlight, colour_bank: LabelBank) -> None:
+    """A bank that was sent in flight brings its labels, also those that were never seen."""
+    later = colour_bank.sha256[:16]
+    flight = make_flight(
+        ["meadow"] * 3 + ["red"] * 3,
+        lambda seen: msgspec.structs.replace(seen, bank=later) if seen.frame > 2 else seen,
+    )
+    (flight / "banks").mkdir()
+    colour_bank.save(flight / "banks" / f"{later}.safetensors")
+    _, text = _read(flight)
+    brought = [label.text for label in colour_bank.header.labels if not label.background]
+    assert f"2 of {4 + len(brought)}" in text
+    assert f"then “{colour_bank.header.name}”" in text
+    unseen = text[text.index("Never seen") :]
+    assert all(label in unseen[: unseen.index("</p>")] for label in brought if label != "red")
 
 
 def test_torn_line_is_said(make_flight: MakeFlight) -> None:
