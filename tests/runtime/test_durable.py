@@ -32,6 +32,6 @@ def test_the_mode_of_a_private_file_holds_from_the_start(tmp_path: Path) -> None
 
 def test_windows_has_no_directories_to_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """os.open refuses a directory there, and a station on Windows still writes its files."""
-    monkeypatch.setattr("overflight.runtime.durable.os.name", "nt")
+    monkeypatch.delattr("overflight.runtime.durable.os.O_DIRECTORY")
     monkeypatch.setattr("overflight.runtime.durable.os.open", lambda *_: pytest.fail("a directory was opened"))
     sync_directory(tmp_path)
