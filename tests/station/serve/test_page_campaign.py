@@ -426,6 +426,7 @@ def test_a_bank_is_signed_outside_the_server_for_an_aircraft_that_wants_it(
     air, ground = tmp_path / "air", tmp_path / "ground"
     ground.mkdir()
     monkeypatch.setenv("OVERFLIGHT_HOME", str(air))
+    monkeypatch.setenv("OVERFLIGHT_TRUSTED_KEYS", str(air / "trusted-keys"))
     flight = start_flight(tmp_path / "flights" / "signed")
     try:
         (ground / "control.token").write_bytes((air / "control.token").read_bytes())
@@ -435,6 +436,7 @@ def test_a_bank_is_signed_outside_the_server_for_an_aircraft_that_wants_it(
         (air / "trusted-keys").mkdir()
         shutil.copy(ground / "survey.pub", air / "trusted-keys" / "survey.pub")
         monkeypatch.setenv("OVERFLIGHT_HOME", str(ground))
+        monkeypatch.setenv("OVERFLIGHT_TRUSTED_KEYS", str(ground / "trusted-keys"))
         station = start_station(made_archive, "--aircraft", flight.address)
         page = open_page()
         page.goto(station)
