@@ -134,6 +134,8 @@ def label_boxes(file: CocoFile, folder: Path, bank: LabelBank, embed: Embed) -> 
 
 
 def _cut(pixels: np.ndarray[Any, np.dtype[np.uint8]], box: CocoBox) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    if len(box.bbox) != 4:
+        return None
     left, top, width, height = box.bbox
     if not np.isfinite(box.bbox).all() or width < LEAST_PX or height < LEAST_PX:
         return None

@@ -190,8 +190,11 @@ def remove(name: str, purge: bool, serve: bool, root: Path, as_json: bool) -> No
     """
     if serve and name:
         raise click.UsageError("--serve: the page has no --name; remove them one by one")
-    service = room.Service(name)
-    _act(lambda: pages.remove(root, purge=purge) if serve else room.remove(service, root, purge=purge), as_json=as_json)
+
+    def act() -> list[str]:
+        return pages.remove(root, purge=purge) if serve else room.remove(room.Service(name), root, purge=purge)
+
+    _act(act, as_json=as_json)
 
 
 def _files(service: room.Service, config: Path | None, labels: Path | None, bundle: Path | None) -> list[str]:

@@ -50,7 +50,7 @@ def test_openvino_answers_as_onnx_runtime(calibrated_bundle: Bundle, graph: str)
 def exact_int8() -> float:
     """Return the cosine that int8 reaches here: without VNNI, x86 adds pairs of u8·s8 products in 16 bits and clips."""
     flags = Path("/proc/cpuinfo").read_text().split()
-    return 0.999 if "avx512_vnni" in flags or "avx_vnni" in flags or "avx2" not in flags else 0.99
+    return 0.999 if "avx512_vnni" in flags or "avx_vnni" in flags or "avx2" not in flags else 0.98
 
 
 def test_onnx_runtime_does_not_call_home(calibrated_bundle: Bundle, tmp_path: Path) -> None:
