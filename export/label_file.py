@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIXES = (".txt", ".toml")
+MAX_BYTES = 16 << 20
 _TOP = frozenset({"name", "templates", "threshold", "default_threshold", "background", "labels", "groups"})
 _GROUP = frozenset({"exclusive", "templates", "threshold", "labels"})
 _LABEL = frozenset({"text", "prompts", "templates", "threshold"})
@@ -68,9 +69,6 @@ class Mistakes:
         if self._found:
             lines = (f"{self._source}: {self.place} {line}: {message}" for line, message in sorted(self._found))
             raise UsageError("\n".join(lines))
-
-
-MAX_BYTES = 16 << 20
 
 
 def read_label_file(path: Path, templates: Templates) -> LabelFile:

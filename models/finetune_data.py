@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from overflight.runtime.errors import SourceError, UsageError
 from overflight.runtime.evaluation.duplicates import SAME, difference_hash, distance
 from overflight.runtime.resize import Resizer
 from overflight.runtime.sources.image import SUFFIXES, read_image
+from overflight.station.evaluate.datasets import class_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ def list_pictures(data: Path) -> tuple[list[Picture], bool]:
         raise UsageError(
             f"{data}: pictures in {len(classes)} folder(s); expected a folder per class, two at least, or {LISTS[0]}"
         )
-    return [Picture(path, (name_class(path.parent.name),)) for path in found], False
+    return [Picture(path, (class_name(path.parent.name),)) for path in found], False
 
 
 def _read_captions(listed: Path) -> list[Picture]:
@@ -90,12 +90,6 @@ def _read_captions(listed: Path) -> list[Picture]:
     if not pictures:
         raise UsageError(f'{listed}: no picture; expected rows of {{"file": …, "captions": […]}}')
     return pictures
-
-
-def name_class(folder: str) -> str:
-    """Return a folder's name as words: ``DenseResidential`` and ``dense_residential`` become "dense residential"."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder)
-    return " ".join(re.sub(r"[_\-]+", " ", spaced).split()).lower()
 
 
 def read_pictures(listed: Sequence[Picture], resize: Resize, share: float, seed: int) -> Pictures:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from overflight.runtime.bank import LabelBank, open_bank
 from overflight.runtime.bundle import Bundle, default_bundle
@@ -121,6 +122,12 @@ class Overflight:
         self.close()
 
 
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Find the libraries' pools once: looking for them takes a millisecond."""
+    return ThreadpoolController()
+
+
 def embed(engine: Engine, bundle: Bundle, pictures: Sequence[NDArray[np.uint8] | Frame]) -> NDArray[np.float32]:
     """Embed pictures with the bundle's resize, one by one (no label bank needed), into ``[N, D]``.
 
@@ -130,7 +137,7 @@ def embed(engine: Engine, bundle: Bundle, pictures: Sequence[NDArray[np.uint8] |
     resizer = Resizer(bundle.manifest.resize)
     batch = np.empty((1, resizer.side, resizer.side, 3), np.uint8)
     embeddings = np.empty((len(pictures), engine.width), np.float32)
-    with threadpool_limits(1, "blas"):
+    with _thread_pools().limit(limits=1, user_api="blas"):
         for row, picture in zip(embeddings, pictures, strict=True):
             if isinstance(picture, Frame):
                 resizer.resize(picture.picture, batch[0], picture.order)

@@ -203,9 +203,7 @@ class Journal:
             self._shed()
 
     def _connect(self) -> sqlite3.Connection:
-        descriptor = os.open(
-            self.path, os.O_CREAT | os.O_WRONLY, FILE_MODE
-        )  # SQLite gives its other files the same mode
+        descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY, FILE_MODE)  # SQLite's other files get the same mode
         try:
             status = os.fstat(descriptor)
         finally:

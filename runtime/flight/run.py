@@ -214,9 +214,7 @@ def _signals(stream: Stream, bank_watch: BankWatch | None) -> Iterator[None]:
     if bank_watch is not None and hasattr(signal, "SIGHUP"):
         handlers[signal.SIGHUP] = bank_watch.reload
     elif hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        handlers[signal.SIGHUP] = (
-            stream.stop
-        )  # a closed terminal ends a flight as Ctrl-C does; Windows has no such signal
+        handlers[signal.SIGHUP] = stream.stop  # a closed terminal ends a flight as Ctrl-C does; not on Windows
     previous = {number: signal.signal(number, lambda *_, act=act: act()) for number, act in handlers.items()}
     try:
         yield

@@ -47,9 +47,8 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     """One file, or some windows of one mosaic: what is read at once and fails alone.
 
     ``name`` is unique within ``source``, the source as it was given. ``where`` is an absolute path as ``stored_path``
-    writes it, or a URL. ``count``
-    is the expected number of rows, 0 where only reading can tell. ``first`` is the first window, and ``window_px``
-    their side in pixels. ``sha256`` is known beforehand for a mosaic, which many items share.
+    writes it, or a URL. ``count`` is the expected number of rows, 0 where only reading can tell. ``first`` is the first
+    window, and ``window_px`` their side in pixels. ``sha256`` is known beforehand for a mosaic, which many items share.
     """
 
     kind: Kind

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 720, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 16, 10, 24
-_DRAWN = 8  # curves: more cannot be told apart; the table has all
+_DRAWN = 8  # curves: more look alike; the table has all
 
 
 def curve_colours(series: Series) -> dict[str, str]:

@@ -185,9 +185,9 @@ def _pmtile(path: Path, z: int, x: int, y: int) -> bytes | None:
         reader = _pm_reader(file)
         try:
             tile = reader.get(z, x, y)
+            return None if tile is None else _inflated(tile)
         except Exception as error:  # the library raises what it meets
-            raise OverflightError(f"{path.name}: its directory is damaged ({error})") from error
-    return None if tile is None else _inflated(tile)
+            raise OverflightError(f"{path.name}: its directory or this tile is damaged ({error})") from error
 
 
 def _inflated(content: bytes) -> bytes:

@@ -16,8 +16,9 @@ Image = pytest.importorskip("PIL.Image")
 
 from overflight.export.assemble import export  # noqa: E402
 from overflight.models import checkpoint, finetune, towers  # noqa: E402
-from overflight.models.finetune_data import list_pictures, name_class  # noqa: E402
+from overflight.models.finetune_data import list_pictures  # noqa: E402
 from overflight.runtime.errors import UsageError  # noqa: E402
+from overflight.station.evaluate.datasets import class_name  # noqa: E402
 
 SMALL = towers.Shape(
     image_px=28, width=48, image_blocks=2, image_heads=3, text_width=32, text_blocks=1, text_heads=2, vocabulary=16000
@@ -49,7 +50,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("lora", [0, 4])
 def test_it_learns_and_exports(source: Path, scenes: Path, tmp_path: Path, lora: int) -> None:
-    """After a few epochs the classes are told apart, by the exported engine; the text tower has not moved."""
+    """After a few epochs the exported engine separates the classes; the text tower has not moved."""
     plan = finetune.Plan(blocks=2, lora=lora, epochs=6, batch=16, rate=3e-3, holdout=0.3)
     lines: list[str] = []
     before, after = finetune.finetune(source, scenes, tmp_path / "tuned", plan, report=lines.append)
@@ -99,7 +100,7 @@ def test_copies_of_held_out_pictures_are_not_trained_on(source: Path, tmp_path: 
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
-    """One class cannot be told from anything."""
+    """One class leaves nothing to choose from."""
     with pytest.raises(UsageError, match="a folder per class"):
         list_pictures(tmp_path)
 
@@ -117,4 +118,4 @@ def test_the_command_refuses_a_plan_without_sense(
 @pytest.mark.parametrize("folder", ["DenseResidential", "dense_residential", "dense-residential "])
 def test_a_folder_is_named_in_words(folder: str) -> None:
     """Data sets write their classes in many ways."""
-    assert name_class(folder) == "dense residential"
+    assert class_name(folder) == "dense residential"
