@@ -55,6 +55,7 @@ def render(page: PageService, program: Path | None = None) -> str:
         writable += [f"StateDirectory={HOME.name}", "StateDirectoryMode=0755"]
     else:
         writable.append(f"ReadWritePaths={quote(page.home)}")
+    temporary = _temporary(page, program)
     template = Template(Path(__file__).with_name(NAME).read_text(encoding="utf-8"))
     return template.substitute(
         command=" ".join(command),
@@ -62,7 +63,8 @@ def render(page: PageService, program: Path | None = None) -> str:
         home=specifier(str(page.home)),
         user=page.user,
         protect_home=_homes(page, program),
-        writable="\n".join(writable),
+        private_tmp="no" if temporary else "yes",
+        writable="\n".join([*writable, *temporary]),
     )
 
 
@@ -118,6 +120,14 @@ def _as_installed(root: Path) -> Service | None:
     known = Service()
     known = known if home is None else replace(known, home=Path(home[1].replace("%%", "%")))
     return known if user is None else replace(known, user=user[1])
+
+
+def _temporary(page: PageService, program: Path) -> list[str]:
+    """Return the line that leaves /tmp and /var/tmp as they are where something of the page lies there."""
+    named = [str(path) for path in (program, page.home, page.archive, page.token_file) if path is not None]
+    if any(path.startswith(("/tmp/", "/var/tmp/")) for path in (*named, *page.arguments)):  # noqa: S108
+        return ["ReadWritePaths=/tmp /var/tmp"]
+    return []
 
 
 def _homes(page: PageService, program: Path) -> str:

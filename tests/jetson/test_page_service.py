@@ -38,6 +38,18 @@ def test_an_archive_in_a_home_stays_writable() -> None:
     assert "ProtectHome=no\n" in page_service.render(page_service.PageService(archive=Path("/home/pilot/archive")))
 
 
+def test_what_lies_in_a_temporary_folder_is_seen() -> None:
+    """A /tmp of the service's own would hide the archive, the bundle or the program."""
+    assert "PrivateTmp=yes\n" in page_service.render(PAGE, Path("/bin/true"))
+    for page in (
+        page_service.PageService(archive=Path("/tmp/archive")),
+        page_service.PageService(("/var/tmp/bundle",)),
+    ):
+        unit = page_service.render(page, Path("/bin/true"))
+        assert "ReadWritePaths=/tmp /var/tmp\n" in unit
+        assert "PrivateTmp=no\n" in unit
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     """systemd-analyze verify has nothing to say."""
