@@ -51,7 +51,11 @@ def recompress(image: Image.Image, quality: int) -> Image.Image:
 def shoot(frame: np.ndarray, px: int, strength: Strength, draw: np.random.Generator) -> np.ndarray:
     """Return one changed view uint8 `[px, px, 3]` of a frame: crop, blur, JPEG, quarter turns."""
     box = crop_box(frame.shape[0], strength, draw)
-    image = Image.fromarray(frame).resize((px, px), Image.Resampling.BICUBIC, box=box)
+    return spoil(Image.fromarray(frame).resize((px, px), Image.Resampling.BICUBIC, box=box), strength, draw)
+
+
+def spoil(image: Image.Image, strength: Strength, draw: np.random.Generator) -> np.ndarray:
+    """Return a picture uint8 `[H, W, 3]` after blur, JPEG and quarter turns, each by chance."""
     if draw.random() < strength.blur:
         image = image.filter(ImageFilter.GaussianBlur(draw.uniform(0.3, 1.6)))
     if draw.random() < strength.jpeg:
