@@ -663,6 +663,20 @@ def _bulk_store(data: bytes, folder: Path) -> object:
     return None
 
 
+def _npz_seed() -> bytes:
+    import io
+
+    file = io.BytesIO()
+    np.savez_compressed(file, frames=np.zeros((2, 4, 4, 3), np.uint8), frame_embeddings=np.eye(2, dtype=np.float32))
+    return file.getvalue()
+
+
+def _npz(data: bytes, folder: Path) -> object:
+    from overflight.runtime.zip_input import read_arrays
+
+    return read_arrays(data, ("frames", "frame_embeddings"), 1 << 20)
+
+
 def _rows_settings() -> Any:
     from overflight.station.bulk.records import Settings
 
@@ -747,5 +761,6 @@ DOORS: dict[str, Door] = {
     "review-zip": Door(_review_zip, _review_seeds),
     "bulk-store": Door(_bulk_store, lambda: [b'{"number":0,"items":[]}', b'{"schema":1,"side":224,"width":4}']),
     "bulk-rows": Door(_file("input.parquet", _bulk_rows), lambda: [_rows_seed()]),
+    "npz": Door(_npz, lambda: [_npz_seed()], (ValueError,)),
     "recording": Door(_file("input.bin", _recording), _recordings),
 }  # fmt: skip

@@ -149,7 +149,8 @@ def test_a_bomb_costs_no_memory(store: BulkStore, claimed: bool) -> None:
 
 def varint(value: int, length: int = 0) -> bytes:
     """Return a number as Thrift's compact protocol writes it, with as many bytes as were asked for."""
-    zigzag, out = 2 * value, []
+    zigzag = 2 * value
+    out: list[int] = []
     while zigzag or not out or len(out) < length:
         out.append(zigzag & 127)
         zigzag >>= 7
