@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from tokenize import TokenError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,10 +50,10 @@ def read_entries(content: bytes, names: re.Pattern[str] | Collection[str], most_
         raise ValueError(f"not a whole zip file: {error}") from error
 
 
-def read_arrays(content: bytes, names: Collection[str], most_bytes: int) -> dict[str, NDArray[np.generic]]:
+def read_arrays(content: bytes, names: Collection[str], most_bytes: int) -> dict[str, NDArray[Any]]:
     """Return the named arrays of an .npz file, of at most so many bytes together. Raises ValueError."""
     entries = read_entries(content, [f"{name}.npy" for name in names], most_bytes)
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name in names:
         file = io.BytesIO(entries[f"{name}.npy"])
         try:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from overflight.runtime.zip_input import MOST_ENTRIES, read_arrays, read_entries
 
@@ -82,7 +83,7 @@ def test_what_is_no_array_is_a_value_error(content: bytes) -> None:
 
 def test_arrays_come_back_as_numpy_wrote_them() -> None:
     """Of any shape, in either order, stored or deflated."""
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "a": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
         "b": np.asfortranarray(np.eye(3)),
         "c": np.empty((0, 5), np.uint8),
@@ -90,7 +91,7 @@ def test_arrays_come_back_as_numpy_wrote_them() -> None:
     }
     for save in (np.savez, np.savez_compressed):
         file = io.BytesIO()
-        save(file, **arrays)
+        save(file, **arrays)  # type: ignore[arg-type]  # the stub knows only allow_pickle by name
         found = read_arrays(file.getvalue(), list(arrays), 1_000_000)
         for name, array in arrays.items():
             np.testing.assert_array_equal(found[name], array)
