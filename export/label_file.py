@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from overflight.export.label_lines import Places
 from overflight.export.prompts import SLOT, Templates, read_templates
-from overflight.runtime.bank_limits import MOST_LABELS, MOST_PROMPT, MOST_PROMPTS, MOST_TEXT
+from overflight.runtime.bank_limits import MOST_LABELS, MOST_PROMPTS
 from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import UsageError
 from overflight.runtime.toml_input import TomlError, decode_toml
@@ -159,15 +159,13 @@ class _Refusal:
     reason: str
 
 
-def _clean(text: object, most: int = MOST_TEXT) -> str | _Refusal:
-    """Collapse the white space of a text of at most so many characters, or say why it is none."""
+def _clean(text: object) -> str | _Refusal:
+    """Collapse the white space of a text, or say why it is none."""
     if not isinstance(text, str):
         return _Refusal(f"got {text!r}, expected a text in quotes")
     clean = " ".join(text.split())
     if not clean:
         return _Refusal("an empty text; remove it")
-    if len(clean) > most:
-        return _Refusal(f"a text of {len(clean):,} characters, expected at most {most:,}; shorten it")
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in clean):
         return _Refusal(f"{clean!r} holds a control character; type the text again")
     return clean
@@ -257,7 +255,7 @@ class _Reader:
             return ()
         phrases = []
         for prompt in prompts:
-            clean = _clean(prompt, MOST_PROMPT)
+            clean = _clean(prompt)
             if isinstance(clean, _Refusal):
                 self.mistakes.add(line, f"prompt: {clean.reason}")
             else:
