@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".txt", ".toml")
 MAX_BYTES = 16 << 20
 MOST_MISTAKES = 100
-MOST_MESSAGE = 400  # characters: a message may repeat what was written
+MOST_MESSAGE = 1_000  # characters: a message may repeat what was written
 _TOP = frozenset({"name", "templates", "threshold", "default_threshold", "background", "labels", "groups"})
 _GROUP = frozenset({"exclusive", "templates", "threshold", "labels"})
 _LABEL = frozenset({"text", "prompts", "templates", "threshold"})
@@ -67,7 +67,9 @@ class Mistakes:
     def add(self, line: int, message: str) -> None:
         """Note a mistake of one line."""
         if len(self._found) < MOST_MISTAKES:
-            self._found.append((line, message if len(message) <= MOST_MESSAGE else f"{message[:MOST_MESSAGE]} …"))
+            if len(message) > MOST_MESSAGE:  # what is wrong with it stands at the end
+                message = f"{message[: MOST_MESSAGE // 2]} … {message[-MOST_MESSAGE // 2 :]}"
+            self._found.append((line, message))
         else:
             self._further += 1
 
