@@ -94,9 +94,10 @@ def test_a_row_is_searched_for_with_its_neighbours_and_its_picture(client: Any) 
     assert {hit["row"] for hit in part["hits"]} == {1, 5}
     assert client.get("/api/rows/1/neighbours").json()[0]["row"] == 5
     assert client.get("/api/rows/1/ground").json() == []
-    picture = client.get("/api/rows/1/picture.jpg?width=320")
+    address = f"/api/rows/1/picture.jpg?width=320&of={client.get('/api/rows/1').json()['number']}"
+    picture = client.get(address)
     assert picture.headers["content-type"] == "image/jpeg"
-    again = client.get("/api/rows/1/picture.jpg?width=320", headers={"If-None-Match": picture.headers["etag"]})
+    again = client.get(address, headers={"If-None-Match": picture.headers["etag"]})
     assert again.status_code == 304
 
 
@@ -334,6 +335,39 @@ def test_raster_tiles_are_remembered_and_served(client: Any, tmp_path: Path, mon
     refused = client.post("/api/tiles", json={"path": str(tmp_path / "vector.mbtiles")})
     assert "pbf" in refused.json()["error"]
     assert client.post("/api/tiles", json={"path": "/etc/passwd"}).status_code == 400
+
+
+def test_a_remembered_map_that_cannot_be_read_is_named(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is gone with its disk, one is damaged, one fails in reading: none just disappears from the list."""
+    monkeypatch.setenv("OVERFLIGHT_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    broken = [tmp_path / name for name in ("gone.mbtiles", "damaged.mbtiles", "failing.pmtiles")]
+    broken[1].write_bytes(b"no map")
+    broken[2].mkdir()
+    (tmp_path / "home" / "tiles.json").write_bytes(msgspec.json.encode([str(path) for path in broken]))
+    state = client.get("/api/state").json()
+    assert state["tiles"] == []
+    assert [text.split(":")[0] for text in state["tiles_unread"]] == [path.name for path in broken]
+    assert str(tmp_path) not in "".join(state["tiles_unread"])
+
+
+def test_a_damaged_label_bank_does_not_close_the_page(client: Any, archive: Archive) -> None:
+    """It is named; the other banks and views work."""
+    (archive.directory / "banks").mkdir()
+    (archive.directory / "banks" / "torn.safetensors").write_bytes(b"torn")
+    state = client.get("/api/state").json()
+    assert "torn.safetensors" in state["banks_unread"][0]
+    assert str(archive.directory) not in state["banks_unread"][0]
+
+
+def test_a_browser_keeps_a_picture_only_with_the_findings_number(client: Any) -> None:
+    """Immich 6955: rows have the same numbers in every archive, and a browser showed those of the last one."""
+    number = client.get("/api/rows/1").json()["number"]
+    assert "etag" not in client.get("/api/rows/1/picture.jpg").headers
+    assert "max-age" in client.get(f"/api/rows/1/picture.jpg?of={number}").headers["cache-control"]
+    assert client.get("/api/rows/1/picture.jpg?of=ffffffff-0").status_code == 204
 
 
 def add_footprint(flight: Path) -> None:

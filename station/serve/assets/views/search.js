@@ -108,7 +108,7 @@ class Search {
       this.terms.texts.map((text) => chip(text, this.terms.texts, text)),
       this.terms.not.map((text) => chip(t("search.without", { term: text }), this.terms.not, text)),
       this.terms.like.map((like) => chip(like.region ? t("search.part") : like.name ?? t("search.like"), this.terms.like, like,
-        like.row === undefined ? null : h("img", { src: api.pictureAddress(like.row, 168), alt: "" }))));
+        like.row === undefined ? null : h("img", { src: api.pictureAddress(like, 168), alt: "" }))));
     this.chips.hidden = !this.chips.childElementCount;
   }
 
