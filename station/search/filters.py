@@ -45,6 +45,11 @@ class Filters:
             raise UsageError(f"--near {self.circle}: expected LAT,LON,RADIUS_M with a radius above 0")
         if self.polygon and len(self.polygon) < 3:
             raise UsageError(f"--inside: {len(self.polygon)} corners, expected 3 or more")
+        if self.heights_m is not None and not self.heights_m[0] <= self.heights_m[1]:
+            raise UsageError(f"--height {self.heights_m[0]:g},{self.heights_m[1]:g}: expected LEAST,MOST in metres")
+        after, before = self.after_utc_ns, self.before_utc_ns
+        if after is not None and before is not None and after >= before:
+            raise UsageError("--before: not later than --after; nothing lies between them")
 
     @property
     def any(self) -> bool:

@@ -142,6 +142,8 @@ def searched_flights(connection: sqlite3.Connection, bundle: Bundle, filters: Fi
     """Return the flights of the bundle's tower that the filters name. Raises UsageError for none."""
     everything = list(flights_of(connection))
     flights = [one for one in everything if one.tower == bundle.manifest.tower]
+    if unknown := sorted(set(filters.flights) - {key for one in everything for key in (one.id, one.name)}):
+        raise UsageError(f"--flight {unknown[0]}: not in this archive; run: overflight archive list")
     if filters.flights:
         flights = [one for one in flights if one.id in filters.flights or one.name in filters.flights]
     if not flights:

@@ -80,6 +80,8 @@ def place_text(hit: Hit) -> str:
 
 def answer_text(found: Found) -> str:
     """Return the answer of a search in one or two sentences."""
+    if not found.searched:
+        return "Nothing to search: no row passes the filters."
     if found.cutoff is None:
         return f"{len(found.hits)} best of {found.searched} rows. Pictures only rank: there is no cut-off."
     if not found.held_out:

@@ -33,7 +33,7 @@ from overflight.station.search.export import check_formats, export_hits
 from overflight.station.search.filters import inside
 from overflight.station.search.ranking import Hit
 from overflight.station.search.search import same_ground
-from overflight.station.search.wall import Picture, check_wall, pictures_of, write_wall
+from overflight.station.search.wall import Picture, answer_text, check_wall, pictures_of, write_wall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -164,7 +164,7 @@ def test_any_name_of_a_picture_survives_archive_search_and_files(
         rows = connection.execute("SELECT id, record FROM observations ORDER BY id").fetchall()
         for (row, record), name in zip(rows, names, strict=False):
             seen = msgspec.structs.replace(msgspec.json.decode(record, type=Observation), name=name)
-            (sources / seen.name).write_bytes((sources / f"{row - 1:03}.png").read_bytes())
+            (sources / name).write_bytes((sources / f"{row - 1:03}.png").read_bytes())
             seen = msgspec.structs.replace(seen, place=square(8.5 + row, 47.0))
             connection.execute("UPDATE observations SET record = ? WHERE id = ?", (msgspec.json.encode(seen), row))
     archive = Archive(tmp_path / "archive")
@@ -239,6 +239,18 @@ def test_a_file_of_another_kind_is_refused_before_the_search() -> None:
         check_formats([Path("hits.csv"), Path("hits.shp")])
     with pytest.raises(UsageError, match=r"wall.jpg: ends in '.jpg'"):
         check_wall(Path("wall.jpg"))
+
+
+def test_a_filter_that_can_pass_nothing_is_refused(archive: Archive, colour_bundle: Bundle) -> None:
+    """A mistyped flight or an interval the wrong way round was answered with "not found"."""
+    with pytest.raises(UsageError, match="--flight frist: not in this archive"):
+        find(archive, colour_bundle, Filters(flights=("first", "frist")))
+    with pytest.raises(UsageError, match="--height 120,20: expected LEAST,MOST"):
+        Filters(heights_m=(120.0, 20.0))
+    with pytest.raises(UsageError, match="--before: not later than --after"):
+        Filters(after_utc_ns=2, before_utc_ns=1)
+    found = search(archive, colour_bundle, red(), Filters(labels=("violin",)), embed=no_texts)
+    assert answer_text(found) == "Nothing to search: no row passes the filters."
 
 
 def test_a_decision_after_a_torn_line_is_kept(archive: Archive) -> None:

@@ -370,9 +370,9 @@ def test_a_browser_keeps_a_picture_only_with_the_findings_number(client: Any) ->
     assert client.get("/api/rows/1/picture.jpg?of=ffffffff-0").status_code == 204
 
 
-def add_footprint(flight: Path) -> None:
+def add_footprint(flight: Path, west: float = 7.0, east: float = 7.1) -> None:
     """Give the frames of a flight a place."""
-    place = Place(46.0, 7.0, 5.0, footprint=((7.0, 46.0), (7.1, 46.0), (7.1, 46.1), (7.0, 46.1)))
+    place = Place(46.0, west, 5.0, footprint=((west, 46.0), (east, 46.0), (east, 46.1), (west, 46.1)))
     with closing(sqlite3.connect(flight / "journal.sqlite")) as connection, connection:
         for row, record in connection.execute("SELECT id, record FROM observations").fetchall():
             placed = msgspec.structs.replace(msgspec.json.decode(record, type=Observation), place=place)
@@ -393,6 +393,18 @@ def test_two_archives_of_one_flight_have_maps_of_their_own(
         drawn = open_client(archive.directory).get("/api/map").json()["flights"]
         found.append([one["footprints"][0]["row"] for one in drawn if one["footprints"]])
     assert found == [[1], [2]]
+
+
+def test_ground_on_the_date_line_is_drawn_in_one_piece(
+    fly_over: Callable[..., Path], open_client: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Its corners have longitudes of both signs; a map that joins them as they are draws around the earth."""
+    flight = fly_over("fiji", [RED])
+    add_footprint(flight, 179.95, -179.95)
+    archive = Archive(tmp_path / "archive")
+    archive.add(flight)
+    (drawn,) = open_client(archive.directory).get("/api/map").json()["flights"]
+    assert [lon for _, lon in drawn["bounds"]] == pytest.approx([179.95, 180.05])
 
 
 def test_a_picture_that_was_not_kept_is_no_error(
