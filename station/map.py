@@ -72,7 +72,8 @@ class Marked(NamedTuple):
 
 def draw_marks(marks: list[Marked], tracks: list[list[Point]], colour: str) -> Element:
     """Draw numbered places with their ground over the tracks of their flights, north up."""
-    frame = _Frame([point for mark in marks for point in (mark.point, *mark.ground)])
+    points = [point for mark in marks for point in (mark.point, *mark.ground)]
+    frame = _Frame(points + [point for track in tracks for point in track])
     parts = [tag("polyline", points=frame.path(_thin(track, _TRACK_POINTS)), class_="track") for track in tracks]
     parts += [
         tag("polygon", tag("title", mark.text), points=frame.path(mark.ground), fill=colour, class_="footprint")

@@ -193,8 +193,9 @@ def test_hits_become_files_that_other_programs_read(tmp_path: Path) -> None:
     (feature,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
     assert feature["properties"]["flight"] == "<first> & co"
     assert (tmp_path / "a.gpkg").read_bytes()[:6] == b"SQLite"
-    (row,) = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
+    row, without = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
     assert row["label"] == "'=cmd()"
+    assert (without["frame"], without["lat"], without["wkt"]) == ("8", "", "")
     with zipfile.ZipFile(tmp_path / "a.kmz") as kmz:
         assert kmz.namelist() == ["doc.kml", "files/1.jpg"]
         document = fromstring(kmz.read("doc.kml"))
