@@ -80,5 +80,14 @@ def rings_of(archive: Archive, flight: ArchivedFlight) -> tuple[list[Ring], NDAr
     return rings, np.array(tiled, bool)
 
 
+def ring_of(archive: Archive, flight: str, frame: int, tile: int = 0) -> Ring:
+    """Return the ground of a frame or of one of its tiles (from 1), empty where not known."""
+    observation = observation_of(archive, flight, frame)
+    place = place_of(observation) if observation is not None else None
+    if observation is not None and observation.tiles is not None and tile:
+        place = tile_places(place, observation.tiles.rows, observation.tiles.columns)[tile - 1]
+    return _ring(place)
+
+
 def _ring(place: Place | None) -> Ring:
     return () if place is None or place.stale else place.footprint

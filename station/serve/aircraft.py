@@ -6,6 +6,7 @@ import sqlite3
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -179,6 +180,7 @@ def _events(connection: sqlite3.Connection, name: str) -> tuple[LiveEvent, ...]:
 
 def _event(name: str, steps: list[Event]) -> LiveEvent:
     last, first = steps[0], steps[-1]
+    began = first.frame if first.started_frame is None else first.started_frame
     place: Any = last.place or last.pose
     return LiveEvent(
         last.id,
@@ -188,5 +190,5 @@ def _event(name: str, steps: list[Event]) -> LiveEvent:
         utc_ns=first.started_utc_ns,
         lat_deg=place.lat_deg if place else None,
         lon_deg=place.lon_deg if place else None,
-        picture=f"/api/live/{name}/events/{first.started_frame or first.frame}.jpg",
+        picture=f"/api/live/{quote(name, safe='')}/events/{began}.jpg",
     )

@@ -71,7 +71,7 @@ def get_state(desk: Desk, call: Call) -> shapes.State:
         archive = shapes.ArchiveInfo(
             name, len(flights), sum(one.rows for one in flights), sum(one.unindexed for one in flights)
         )
-    banks = tuple(teaching.describe_bank(name, path) for name, path in desk.banks().items())
+    banks, banks_unread = teaching.describe_banks(desk.banks())
     return shapes.State(
         overflight.__version__,
         archive,
@@ -79,8 +79,9 @@ def get_state(desk: Desk, call: Call) -> shapes.State:
         infos,
         labels,
         banks,
+        banks_unread,
         live.aircraft_infos(desk),
-        tile_files.tile_sources(),
+        *tile_files.tile_sources(),
         desk.settings.upload_bytes,
     )
 

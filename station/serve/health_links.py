@@ -116,8 +116,9 @@ def _picture(address: str) -> bytes | None:
 def _answer(asked: Future[LinkState], address: str, before: LinkState) -> None:
     try:
         asked.set_result(read_link(address, before))
-    except Exception as error:
-        asked.set_exception(error)
+    except Exception as error:  # whatever one link does, the other flights are shown
+        trouble = f"{address} cannot be read ({type(error).__name__}: {error})"
+        asked.set_result(LinkState(None, before.bank, trouble, before.flight))
 
 
 def _get(address: str) -> bytes:

@@ -127,10 +127,8 @@ def post_export(desk: Desk, call: Call) -> File:
         path = Path(folder) / f"findings.{asked.format}"
         if asked.format == "html":
             found = Found(tuple(hits), tuple(hits), len(hits), 0, 0, None, None, 0, {})
-            write_wall(path, "Findings", found, hits, pictures)
-        else:
-            export_hits(hits, pictures, path, "Findings")
-        if not path.is_file():
+            write_wall(path, "Findings", found, hits, pictures, desk.archive)
+        elif export_hits(hits, pictures, path, "Findings") == len(hits) and asked.format != "csv":
             raise RefusedError(409, "no-place", "none of these findings has a place; choose csv or html")
         return File(path.read_bytes(), MEDIA[asked.format], name=path.name)
 
