@@ -43,6 +43,10 @@ _OPTIONS = {
 }
 
 
+_FULL = 200 << 10  # of FFmpeg's mpegts.c: no packet is larger, and the rest of a picture follows without a time stamp
+_TRANSPORT_PACKET = 188
+
+
 class LiveVideo:
     """A network stream: frames until it fails; the caller opens it again.
 
@@ -79,10 +83,10 @@ class LiveVideo:
             if container.format.name in _BARE:
                 container.flags &= ~_NO_PARSE
             dating = _Dating(stream, container.format.name, self._datagrams)
-            for packet in container.demux(stream):
-                self.heard_ns = arrived_ns = time.monotonic_ns()
-                dating.arrive(packet, arrived_ns)
-                for decoded, picture in decoder.decode(packet):
+            for parts in self._pictures(container.demux(stream)):
+                packet, arrived_ns = _joined(parts), self.heard_ns
+                dating.arrive(packet, arrived_ns, parts[0].pos)
+                for decoded, picture in decoder.decode(packet, corrupt=any(part.is_corrupt for part in parts)):
                     captured_ns = dating.captured_ns(decoded, arrived_ns)
                     if picture is not None and not self._is_stale(captured_ns, arrived_ns):
                         utc_ns = time.time_ns() - (time.monotonic_ns() - captured_ns)
@@ -97,6 +101,21 @@ class LiveVideo:
         finally:
             self.close()
         raise SourceError(f"{self.name}: stopped after {number} frames: the sender ended the stream")
+
+    def _pictures(self, packets: Iterator[Any]) -> Iterator[list[Any]]:
+        """Yield the parts of each picture: of a transport stream FFmpeg hands out a large one in pieces."""
+        parts: list[Any] = []
+        for packet in packets:
+            self.heard_ns = time.monotonic_ns()
+            if parts and (packet.pts is not None or not packet.size):
+                yield parts
+                parts = []
+            parts.append(packet)
+            if packet.size <= _FULL - _TRANSPORT_PACKET:
+                yield parts
+                parts = []
+        if parts:
+            yield parts
 
     def take_dropped(self) -> Counter[str]:
         """Return what was not passed on since the last call, by reason."""
@@ -181,15 +200,15 @@ class _Dating:
         self._intervals: deque[int] = deque(maxlen=_LOOKED_AT)
         self._arrivals: dict[int, int] = {}
 
-    def arrive(self, packet: Any, arrived_ns: int) -> None:
-        """Note when a packet came. A bare stream's packets are numbered: their stamps only count pictures."""
+    def arrive(self, packet: Any, arrived_ns: int, position: int) -> None:
+        """Note when a packet came, which begins at ``position``. Those of a bare stream are numbered."""
         if self._counted is not None and packet.size:
             self._counted += 1
             packet.pts = packet.dts = self._counted
         if packet.pts is None or not packet.size:
             return
         if self._datagrams is not None:
-            arrived_ns = self._datagrams.arrived_ns(packet.pos) or arrived_ns
+            arrived_ns = self._datagrams.arrived_ns(position) or arrived_ns
         stamp_ns = self._ns(packet.pts) if self._counted is None else arrived_ns
         if self._last_ns is not None:
             self._intervals.append(abs(stamp_ns - self._last_ns))
@@ -209,6 +228,16 @@ class _Dating:
 
     def _ns(self, pts: int) -> int:
         return int(pts * self._time_base * 1_000_000_000)
+
+
+def _joined(parts: list[Any]) -> Any:
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    whole = pyav().Packet(b"".join(map(bytes, parts)))
+    whole.pts, whole.dts, whole.time_base = first.pts, first.dts, first.time_base
+    whole.stream, whole.is_keyframe = first.stream, first.is_keyframe
+    return whole
 
 
 def _moving(container: Any, name: str) -> Any:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from overflight.runtime.errors import SourceError
@@ -151,3 +152,27 @@ def test_an_unplugged_camera_is_looked_up_again() -> None:
 def test_credentials_are_found_wherever_they_stand(where: str, shown: str) -> None:
     """In a pipeline's properties and in a query too."""
     assert redact(where) == shown
+
+
+def test_a_picture_larger_than_a_transport_packet_is_whole(tmp_path: Path) -> None:
+    """FFmpeg cuts it every 200 KiB, as pictures of 4K are large: decoded in parts it would be damage."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "large.ts"
+    random = np.random.default_rng(0)
+    with av.open(str(path), "w", format="mpegts") as made:
+        stream = made.add_stream("libx264", rate=10, options={"preset": "ultrafast", "tune": "zerolatency", "qp": "10"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        for number in range(4):
+            pixels = random.integers(0, 256, (1080, 1280), np.uint8)
+            picture = av.VideoFrame.from_ndarray(pixels, "yuv420p")
+            picture.pts = number
+            for packet in stream.encode(picture):
+                assert packet.size > 2 * 200 * 1024
+                made.mux(packet)
+        made.mux(stream.encode(None))
+    source, numbers = LiveVideo(str(path), "large"), []
+    with pytest.raises(SourceError, match="ended"):
+        for frame in source.frames():
+            numbers.append(frame.number)  # noqa: PERF401 - what came before the end counts
+    assert numbers == [0, 1, 2, 3]
+    assert not source.take_dropped()
