@@ -9,9 +9,13 @@ import time
 from pathlib import Path
 
 
-def list_stages(source: Path, work: Path, out: Path, results: Path) -> list[tuple[str, list[str]]]:
+def list_stages(
+    source: Path, work: Path, out: Path, results: Path, ground: list[Path], strangers: list[Path]
+) -> list[tuple[str, list[str]]]:
     """Return (module, arguments) of every stage in order."""
     at = ["--work", str(work)]
+    whole = str(work / "whole")
+    folders = ["--unlabelled", *map(str, ground), "--strangers", *map(str, strangers)]
     checkpoint = ["--checkpoint", str(out)]
     calibration = ["--calibration", str(work / "calibration.json")]
     return [
@@ -21,7 +25,8 @@ def list_stages(source: Path, work: Path, out: Path, results: Path) -> list[tupl
         ("cache", [*at, "--views", "1"]),
         ("train", at),
         ("align", at),
-        ("checkpoint", [*at, "--text", "aligned", "--out", str(out)]),
+        ("checkpoint", [*at, "--text", "aligned", "--out", whole]),
+        ("scale", [*at, "--checkpoint", whole, "--out", str(out), *folders]),
         ("calibrate", [*at, *checkpoint, "--out", str(work / "calibration.json")]),
         ("evaluate", [*at, *checkpoint, *calibration, "--split", "test", "--out", str(results)]),
     ]
@@ -33,9 +38,11 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=Path("../shared/data/aid_rsicd.zip"))
     parser.add_argument("--work", type=Path, required=True, help="folder outside the repository")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    parser.add_argument("--ground", type=Path, nargs="*", default=[], help="folders of PNG pictures of ground")
+    parser.add_argument("--strangers", type=Path, nargs="*", default=[], help="folders of pictures of what no scene is")
     args = parser.parse_args()
     results = args.work / "results.json"
-    for module, arguments in list_stages(args.source, args.work, args.out, results):
+    for module, arguments in list_stages(args.source, args.work, args.out, results, args.ground, args.strangers):
         began = time.monotonic()
         print(f"== {module}", flush=True)
         command = [sys.executable, "-m", f"overflight.models.{module}", *arguments]

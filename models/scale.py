@@ -50,7 +50,7 @@ class ScalePlan:
     logarithmic scale from `smallest` to one. `sides_px` are the input sizes, `side_shares` how often each is drawn.
     """
 
-    steps: int = 3000
+    steps: int = 900
     batch: int = 128
     warm_steps: int = 50
     head_rate: float = 2e-4
@@ -388,14 +388,20 @@ def train(
     return best
 
 
-def write(folder: Path, work: Path, name: str, out: Path) -> None:
-    """Write the averaged weights of a run as a checkpoint, with all else as in `folder`; calibrate it afterwards."""
+def write(folder: Path, work: Path, name: str, out: Path, teacher_share: float) -> None:
+    """Write the averaged weights of a run as a checkpoint, with all else as in `folder`; calibrate it afterwards.
+
+    They are mixed with the teacher's: between the two, whole scenes are named better than by either (Wortsman et al.,
+    "Robust fine-tuning of zero-shot models", 2022).
+    """
     trained = torch.load(work / f"{name}.pt", weights_only=True)["average"]
     vision = {key.removeprefix("vision."): value for key, value in trained.items() if key.startswith("vision.")}
     fold_gains(vision)
-    shutil.copytree(folder, out, ignore=shutil.ignore_patterns("decisions.json"))
+    shutil.copytree(folder, out, ignore=shutil.ignore_patterns("decisions.json"), dirs_exist_ok=True)
     model = Checkpoint(folder).model
-    model.vision_model.load_state_dict(vision)
+    teacher = model.vision_model.state_dict()
+    mixed = {key: torch.lerp(value, teacher[key], teacher_share) for key, value in vision.items()}
+    model.vision_model.load_state_dict(mixed)
     with torch.no_grad():
         model.logit_scale.fill_(float(trained["scores.scale"]))
         model.logit_bias.fill_(float(trained["scores.bias"]))
@@ -413,6 +419,7 @@ def main() -> None:
     parser.add_argument("--strangers", type=Path, nargs="*", default=[], help="folders of pictures of what no scene is")
     parser.add_argument("--name", default="scale")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--teacher-share", type=float, default=0.2, help="of the teacher's weights in what is written")
     parser.add_argument("--every", type=int, default=500, help="steps between measures on valid")
     parser.add_argument("--workers", type=int, default=2, help="parts of a batch done at once")
     args = parser.parse_args()
@@ -423,7 +430,7 @@ def main() -> None:
         field, value = pair.split("=")
         plan = replace(plan, **{field: type(getattr(plan, field))(json.loads(value))})
     train(args.checkpoint, args.work, args.name, plan, args.every, args.workers, (args.unlabelled, args.strangers))
-    write(args.checkpoint, args.work, args.name, args.out)
+    write(args.checkpoint, args.work, args.name, args.out, args.teacher_share)
 
 
 if __name__ == "__main__":
