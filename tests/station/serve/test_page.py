@@ -81,9 +81,9 @@ def test_the_live_view_connects_again_after_an_error_of_a_proxy(
     page.wait_for_selector("main[data-ready=map]")
     failing = [True]
     page.route("**/api/live", lambda route: route.fulfill(status=502) if failing[0] else route.continue_())
-    page.goto(f"{station}/#/search")
-    page.goto(f"{station}/#/live")
-    page.wait_for_timeout(500)
+    with page.expect_response("**/api/live"):
+        page.goto(f"{station}/#/live")
+    page.wait_for_selector("text=connection to the station is lost")
     failing[0] = False
     page.wait_for_selector(".live-picture img[src]", timeout=60_000)
     page.close()

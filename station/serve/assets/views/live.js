@@ -196,6 +196,7 @@ class Live {
 
   offline(lost) {
     if (this.built) this.lost.hidden = !lost;
+    else if (lost) fill(this.main, notice(t("live.lost"), "warn"));
   }
 
   async openMap() {
