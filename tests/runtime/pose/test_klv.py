@@ -170,9 +170,9 @@ def test_a_stream_without_metadata_is_named(tmp_path: Path) -> None:
     transport_stream(tmp_path / "live.ts", metadata=False)
     tagger, frame = Geotagger.open("stream"), Frame(np.zeros((4, 4, 3), np.uint8), 0, 1)
     assert tagger.locate(frame) == (None, None)
-    assert tagger.refused == ()
+    assert not tagger.refused
     tagger.locate(Frame(frame.pixels, 1, 6_000_000_000))
-    assert "no position in the stream for 5 s" in tagger.refused[0]
+    assert "no position in the stream for 5 s" in " ".join(tagger.refused)
     metadata = LiveMetadata()
     for stamp_s, turn in [(90_000.0, 10), (0.0, 20), (0.2, 25)]:
         metadata.put(int(stamp_s * 1e9), looking_down(turn))
