@@ -12,6 +12,7 @@ import numpy as np
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.flight.directory import JOURNAL
 from overflight.runtime.flight.journal_reader import JournalReader
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.records import Observation
 from overflight.station.archive.places import place_of, tile_places
 
@@ -32,7 +33,7 @@ def observation_of(archive: Archive, flight: str, frame: int) -> Observation | N
     with closing(sqlite3.connect(journal, timeout=5.0)) as connection:
         found = connection.execute("SELECT record FROM observations WHERE frame = ? LIMIT 1", (frame,)).fetchone()
     try:
-        return None if found is None else msgspec.json.decode(found[0], type=Observation)
+        return None if found is None else decode_json(found[0], Observation)
     except msgspec.DecodeError:
         return None
 

@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 import overflight
 from overflight.runtime.errors import OverflightError
+from overflight.runtime.json_input import decode_json
 from overflight.station.serve import live, mapping, reviewing, rows, searching, shapes, teaching, tile_files, uploading
 from overflight.station.serve.endpoint import Call, Endpoint, File, NotKeptError, RefusedError, describe, refuse
 from overflight.station.serve.guard import Guard, cookie_name
@@ -346,7 +347,7 @@ async def _broken(request: Request, error: Exception) -> Response:
 
 async def _log_in(guard: Guard, request: Request, port: int) -> Response:
     try:
-        given = msgspec.json.decode(await request.body(), type=shapes.Login)
+        given = decode_json(await request.body(), shapes.Login)
     except (msgspec.DecodeError, ClientDisconnect):
         return _json(shapes.Problem("expected the token", "invalid"), 422)
     if not guard.allows(given.token):
