@@ -65,19 +65,31 @@ def command(
     from overflight.station.evaluate.datasets import open_dataset
     from overflight.station.evaluate.objects import evaluate_objects, holds_boxes
     from overflight.station.evaluate.run import evaluate
+    from overflight.station.output import check_outputs
 
+    check_outputs([out], (".md", ".json"))
     opened = Bundle.open(default_bundle() if str(bundle) == "default" else bundle)
     with shown_progress() as report:
         if holds_boxes(dataset):
             found = evaluate_objects(opened, dataset, tasks, thing=thing, templates=templates, report=report)
         else:
-            names = None if classes is None else json.loads(classes.read_text(encoding="utf-8"))
-            data = open_as(known, dataset) if known else open_dataset(dataset, names)
+            data = open_as(known, dataset) if known else open_dataset(dataset, _names(classes))
             found = evaluate(
                 opened, data, tasks, report=report, split=split, templates=templates, cache=cache,
                 predictions=_captions(captions), threads=threads,
             )  # fmt: skip
     _write(found, out, as_json=as_json)
+
+
+def _names(path: Path | None) -> dict[str, str] | None:
+    import msgspec
+
+    from overflight.runtime.errors import UsageError
+
+    try:
+        return None if path is None else msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except msgspec.DecodeError as error:
+        raise UsageError(f"--classes {path}: expected a JSON object with a name for each folder ({error})") from error
 
 
 def _captions(path: Path | None) -> dict[str, str] | None:
@@ -96,14 +108,11 @@ def _write(found: Evaluation, out: Path | None, *, as_json: bool) -> None:
     import msgspec
 
     from overflight.runtime.durable import write_atomically
-    from overflight.runtime.errors import UsageError
     from overflight.station.evaluate.table import as_markdown
 
-    if out is not None and out.suffix not in {".md", ".json"}:
-        raise UsageError(f"{out}: unknown kind of file; expected .md or .json")
     raw = msgspec.json.encode(found)
     if out is not None:
         write_atomically(
-            out, msgspec.json.format(raw, indent=1) if out.suffix == ".json" else as_markdown(found).encode()
+            out, msgspec.json.format(raw, indent=1) if out.suffix.lower() == ".json" else as_markdown(found).encode()
         )
     click.echo(raw.decode() if as_json else as_markdown(found))
