@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack, closing
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +22,7 @@ from overflight.bench.spread import Ratio, Spread, judge, ratio, say
 from overflight.bench.subject import Job, Subject
 from overflight.runtime.bundle import Bundle
 from overflight.runtime.errors import UsageError
+from overflight.runtime.toml_input import decode_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,9 +99,8 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_budgets(path: Path = BUDGETS) -> Budgets:
     """Read a budget file. Raises UsageError for another kind of file."""
-    toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        found: Budgets = msgspec.convert(toml.loads(path.read_text(encoding="utf-8")), Budgets)
+        found: Budgets = msgspec.convert(decode_toml(path.read_text(encoding="utf-8")), Budgets)
     except (OSError, ValueError) as error:  # msgspec's and toml's errors are ValueErrors
         raise UsageError(f"{path}: not a budget file ({error}); see bench/budgets.toml") from error
     return found

@@ -9,6 +9,7 @@ import msgspec
 
 from overflight.bench.processor_time import ENOUGH
 from overflight.runtime.errors import OverflightError, UsageError
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -141,7 +142,7 @@ def _rows(path: Path) -> list[Row]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(msgspec.json.decode(line, type=Row))
+            rows.append(decode_json(line, Row))
         except msgspec.DecodeError as error:
             raise UsageError(f"{path}:{number}: not a row of overflight bench ({error}); remove the line") from error
     return rows

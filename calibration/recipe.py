@@ -9,6 +9,7 @@ import numpy as np
 
 from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import BundleError, UsageError
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +71,7 @@ def load_recipe(folder: Path) -> tuple[Recipe, dict[str, NDArray[np.float32]]]:
     from safetensors.numpy import load
 
     try:
-        recipe = msgspec.json.decode((folder / RECIPE).read_bytes(), type=Recipe)
+        recipe = decode_json((folder / RECIPE).read_bytes(), Recipe)
         smoothing = load((folder / SMOOTHING).read_bytes())
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: no recipe here; make one with: overflight calibrate BUNDLE SOURCE") from error

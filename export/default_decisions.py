@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overflight.runtime.errors import BundleError, UsageError
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +51,7 @@ def ship_decisions(checkpoint: Path, bundle: Path, tower: str) -> None:
     if not source.is_file():
         return
     try:
-        decisions = msgspec.json.decode(source.read_bytes(), type=DefaultDecisions)
+        decisions = decode_json(source.read_bytes(), DefaultDecisions)
     except msgspec.DecodeError as error:
         raise UsageError(f"{source}: not default decisions ({error}); remove the file or fit them again") from error
     if decisions.tower != tower:
@@ -64,6 +65,6 @@ def read_decisions(bundle: Bundle) -> DefaultDecisions | None:
         return None
     path = bundle.file(DECISIONS)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=DefaultDecisions)
+        return decode_json(path.read_bytes(), DefaultDecisions)
     except msgspec.DecodeError as error:
         raise BundleError(f"{path}: not default decisions ({error}); export the checkpoint again") from error

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from overflight.export.label_lines import Places
 from overflight.export.prompts import SLOT, Templates, read_templates
+from overflight.runtime.bank_limits import MOST_LABELS, MOST_PROMPTS
 from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import UsageError
+from overflight.runtime.toml_input import TomlError, decode_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIXES = (".txt", ".toml")
 MAX_BYTES = 16 << 20
+MOST_MISTAKES = 100
+MOST_MESSAGE = 1_000  # characters: a message may repeat what was written
 _TOP = frozenset({"name", "templates", "threshold", "default_threshold", "background", "labels", "groups"})
 _GROUP = frozenset({"exclusive", "templates", "threshold", "labels"})
 _LABEL = frozenset({"text", "prompts", "templates", "threshold"})
@@ -53,21 +56,29 @@ class LabelFile:
 
 
 class Mistakes:
-    """What is wrong with a file, collected so that a person sees all of it at once."""
+    """What is wrong with a file, collected so that a person sees it at once: a hundred in full, then a number."""
 
     def __init__(self, source: str, place: str = "line") -> None:
         self._source = source
         self.place = place
         self._found: list[tuple[int, str]] = []
+        self._further = 0
 
     def add(self, line: int, message: str) -> None:
         """Note a mistake of one line."""
-        self._found.append((line, message))
+        if len(self._found) < MOST_MISTAKES:
+            if len(message) > MOST_MESSAGE:  # what is wrong with it stands at the end
+                message = f"{message[: MOST_MESSAGE // 2]} … {message[-MOST_MESSAGE // 2 :]}"
+            self._found.append((line, message))
+        else:
+            self._further += 1
 
     def refuse(self) -> None:
         """Raise UsageError with every mistake, if there is one."""
         if self._found:
-            lines = (f"{self._source}: {self.place} {line}: {message}" for line, message in sorted(self._found))
+            lines = [f"{self._source}: {self.place} {line}: {message}" for line, message in sorted(self._found)]
+            if self._further:
+                lines.append(f"{self._source}: {self._further:,} further mistakes; correct these first")
             raise UsageError("\n".join(lines))
 
 
@@ -108,25 +119,20 @@ def from_list(texts: list[str], templates: Templates, name: str) -> LabelFile:
 
 def parse_toml(source: str, templates: Templates, origin: str, name: str) -> LabelFile:
     """Read groups, templates, prompts, background and thresholds; ``docs/labels.md`` describes the form."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        table = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
+        table = decode_toml(source)
+    except TomlError as error:
         place = re.search(r" \(at line (\d+), column \d+\)", str(error))
         line = place.group(1) if place else len(source.splitlines())
         reason = str(error).split(" (at ")[0]
         raise UsageError(f"{origin}: line {line}: not TOML: {reason}") from error
-    except RecursionError as error:
-        raise UsageError(f"{origin}: nested too deeply; expected labels and groups of labels") from error
     return _Reader(source, templates, origin).read(table, name)
 
 
 def _from_texts(
     labels: list[tuple[int, str]], templates: Templates, mistakes: Mistakes, origin: str, name: str
 ) -> LabelFile:
+    _check_number(len(labels), origin)
     entries = []
     for line, text in labels:
         clean = _clean(text)
@@ -138,6 +144,12 @@ def _from_texts(
     if not entries:
         _refuse_empty(origin)
     return LabelFile(origin, name, tuple(entries), place=mistakes.place)
+
+
+def _check_number(labels: int, origin: str) -> None:
+    """Refuse what no bank takes before anything is encoded. Raises UsageError."""
+    if labels > MOST_LABELS:
+        raise UsageError(f"{origin}: {labels:,} labels; a bank takes at most {MOST_LABELS:,}; divide the file")
 
 
 def _refuse_empty(origin: str) -> NoReturn:
@@ -189,6 +201,7 @@ class _Reader:
             entries += self.read_group(group, content, templates, threshold)
         entries += self.read_background(table, templates)
         self.mistakes.refuse()
+        _check_number(len(entries), self.origin)
         if all(entry.background for entry in entries):
             _refuse_empty(self.origin)
         exclusive = tuple(group for group, content in groups.items() if content.get("exclusive"))
@@ -216,6 +229,7 @@ class _Reader:
         if not isinstance(labels, list):
             self.mistakes.add(self.places.key("labels", after), f"labels: got {labels!r}, expected a list")
             return []
+        _check_number(len(labels), self.origin)
         self.places.seek(self.places.key("labels", after))
         entries = [self.read_label(label, templates, threshold, group) for label in labels]
         return [entry for entry in entries if entry is not None]
@@ -238,6 +252,9 @@ class _Reader:
         if not isinstance(prompts, list) or not prompts:
             self.mistakes.add(line, f"prompts: got {prompts!r}, expected a list of texts")
             return ()
+        if len(prompts) > MOST_PROMPTS:
+            self.mistakes.add(line, f"prompts: {len(prompts):,} texts, expected at most {MOST_PROMPTS:,}")
+            return ()
         phrases = []
         for prompt in prompts:
             clean = _clean(prompt)
@@ -253,6 +270,7 @@ class _Reader:
         if not isinstance(texts, list):
             self.mistakes.add(self.places.line, f"background: got {texts!r}, expected a list of texts")
             return []
+        _check_number(len(texts), self.origin)
         entries = []
         for text in texts:
             clean, line = _clean(text), self.places.follow(text)
@@ -298,6 +316,6 @@ class _Reader:
         return float(value)
 
     def check_keys(self, table: dict[str, Any], known: frozenset[str], line: int, *, inline: bool = False) -> None:
-        for key in table.keys() - known:
+        for key in (key for key in table if key not in known):
             place = line if inline else self.places.key(key, line)
             self.mistakes.add(place, f"unknown key {key!r}; known here: {', '.join(sorted(known))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,15 @@ class Places:
         re.DOTALL | re.MULTILINE | re.VERBOSE,
     )
 
+    _GROUP = re.compile(
+        r"""^[ \t]*\[+[ \t]*groups[ \t]*\.[ \t]*("[^"\n]*"|'[^'\n]*'|[\w-]+)[ \t]*[.\]]""", re.MULTILINE
+    )
+
     def __init__(self, source: str) -> None:
-        self._source = source
-        self._texts: list[tuple[str, int]] = []
         self._keys: dict[str, list[int]] = defaultdict(list)
+        self._lines: list[int] = []  # of each text, in the order written
+        self._indices: dict[str, list[int]] = defaultdict(list)  # of each text, into _lines
+        self._groups: dict[str, int] = {}
         self._next = 0
         self.line = 1
         line, position = 1, 0
@@ -35,33 +41,39 @@ class Places:
             if token["key"]:
                 self._keys[_unquote(token["key"])].append(line)
             elif token["text"]:
-                self._texts.append((_unquote(token["text"]), line))
+                self._indices[_unquote(token["text"])].append(len(self._lines))
+                self._lines.append(line)
+        line, position = 1, 0
+        for header in self._GROUP.finditer(source):
+            line += source.count("\n", position, header.start())
+            position = header.start()
+            self._groups.setdefault(_unquote(header[1]), line)
 
     def seek(self, line: int) -> None:
         """Stand at the first text on or after a line."""
         self.line = line
-        self._next = next((index for index, (_, at) in enumerate(self._texts) if at >= line), len(self._texts))
+        self._next = bisect_left(self._lines, line)
 
     def follow(self, value: object) -> int:
         """Go past every text of a value, in the order written, and return the line where it begins."""
         lines = []
         for text in _texts(value):
-            rest = range(self._next, len(self._texts))
-            if (index := next((index for index in rest if self._texts[index][0] == text), None)) is not None:
-                self._next = index + 1
-                lines.append(self._texts[index][1])
+            indices = self._indices.get(text, [])
+            if (place := bisect_left(indices, self._next)) < len(indices):
+                self._next = indices[place] + 1
+                lines.append(self._lines[indices[place]])
         self.line = lines[-1] if lines else self.line
         return lines[0] if lines else self.line
 
     def key(self, key: str, after: int) -> int:
         """Return the line of a key that stands on or after a line."""
-        return next((line for line in self._keys.get(key, []) if line >= after), max(after, 1))
+        lines = self._keys.get(key, [])
+        place = bisect_left(lines, after)
+        return lines[place] if place < len(lines) else max(after, 1)
 
     def group(self, name: str) -> int:
         """Return the line of ``[groups.NAME]``."""
-        header = re.compile(rf"^[ \t]*\[+\s*groups\s*\.\s*[\"']?{re.escape(name)}[\"']?\s*[.\]]", re.MULTILINE)
-        found = header.search(self._source)
-        return self._source.count("\n", 0, found.start()) + 1 if found else self.key(name, 0)
+        return self._groups.get(name) or self.key(name, 0)
 
 
 def _texts(value: object) -> Iterator[str]:

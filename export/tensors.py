@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from overflight.runtime.errors import UsageError
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,8 +110,8 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
             names = set(file.keys())
         with path.open("rb") as raw:
             length = int.from_bytes(raw.read(8), "little")
-            header = msgspec.json.decode(raw.read(min(length, _HEADER_LIMIT_BYTES)), type=dict[str, msgspec.Raw])
-        entries = {name: msgspec.json.decode(header[name], type=_Entry) for name in names}
+            header = decode_json(raw.read(min(length, _HEADER_LIMIT_BYTES)), dict[str, msgspec.Raw])
+        entries = {name: decode_json(header[name], _Entry) for name in names}
     except (OSError, SafetensorError, msgspec.DecodeError, KeyError) as error:
         raise UsageError(f"{path}: not a complete safetensors file ({error}); download it again") from error
     return {

@@ -90,7 +90,7 @@ def read_tokenizer_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not JSON ({error}); copy the checkpoint's tokenizer files again") from error
     return config if isinstance(config, dict) else {}
 

@@ -38,6 +38,11 @@ def distance_m(a: tuple[float, float], b: tuple[float, float]) -> float:
     return math.hypot(north_m, math.radians(turn) * normal_m * math.cos(math.radians((a[0] + b[0]) / 2)))
 
 
+def beside(lon_deg: float, near_deg: float) -> float:
+    """Return a longitude as the number within 180° of another: one piece across the date line, unchanged elsewhere."""
+    return lon_deg - 360.0 * round((lon_deg - near_deg) / 360.0)
+
+
 def metres_per_degree(lat_deg: float) -> tuple[float, float]:
     """Return the metres of one degree of latitude and of longitude."""
     meridian_m, normal_m = _radii_m(lat_deg)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
+from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import UsageError, missing_extra
 from overflight.runtime.flight.directory import JOURNAL
 from overflight.runtime.flight.journal_reader import JournalReader
 from overflight.runtime.geofiles.geometry import Geometry, polygon
 from overflight.runtime.geofiles.layers import Feature, Layer
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 DEGREE_M = 111_320.0  # metres of a degree of latitude; areas of a few kilometres are right to 0.5 %
 MOST_CELLS = 250_000
+MAX_AREA_BYTES = 64 << 20
 REACH_DEG = 0.5  # footprints farther apart than this are projected by themselves
 Ring = tuple[tuple[float, float], ...]
 
@@ -143,7 +146,7 @@ def read_area(path: Path) -> Ring:
     import msgspec
 
     try:
-        found: Any = msgspec.json.decode(path.read_bytes())
+        found: Any = decode_json(read_regular(path, MAX_AREA_BYTES, UsageError), Any)
         while isinstance(found, dict) and found.get("type") != "Polygon":
             found = found["geometry"] if "geometry" in found else found["features"][0]
         ring = tuple((float(x), float(y)) for x, y, *_ in found["coordinates"][0])

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 DEMO = Path(__file__).parent / "demo"
 CLIP, TRACK, LENS = DEMO / "karma.mp4", DEMO / "karma.csv", "hfov=69.5,gimbal=-15"
 STILLS = DEMO / "brighton"
-SENTENCES = ("a beach", "waves on the shore", "a football stadium")  # the last is nowhere in the archive
+SENTENCES = ("a beach", "a square with lawns", "a football stadium")  # the last is nowhere in the archive
 
 
 class Answered(NamedTuple):
-    """A sentence, the answer in words, and the page with its pictures; None where nothing was found."""
+    """A sentence, the answer in words, and the files with pictures and maps; none where nothing was found."""
 
     sentence: str
     answer: str
-    wall: Path | None
+    files: tuple[Path, ...]
 
 
 def demonstrate_archive(
@@ -46,17 +46,17 @@ def _search(archive: Archive, overflight: Overflight, flight: Path, sentence: st
     from overflight.station.search import Filters
 
     name = sentence.replace(" ", "-")
-    wall, places = flight / f"search-{name}.html", flight / f"search-{name}.kmz"
+    page, sheet, places = (flight / f"search-{name}.{ending}" for ending in ("html", "png", "kmz"))
     found, _ = run(
         archive.directory,
         [sentence],
         filters=lambda rows: Filters(rows_in=rows),
         bundle=overflight.bundle.directory,
-        wall=wall,
+        wall=[page, sheet],
         out=[places],
     )
     if not found.hits:
-        wall.unlink()
-        places.unlink()
-        return Answered(sentence, answer_text(found), None)
-    return Answered(sentence, answer_text(found), wall)
+        for path in (page, sheet, places):
+            path.unlink()
+        return Answered(sentence, answer_text(found), ())
+    return Answered(sentence, answer_text(found), (page, sheet, places))

@@ -11,6 +11,7 @@ import numpy as np
 from overflight.runtime.event import Event
 from overflight.runtime.flight.directory import EVENTS, JOURNAL
 from overflight.runtime.flight.journal_reader import read_events
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overflight.runtime.pose.footprint import Place
-
-_DECODER = msgspec.json.Decoder(Event)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _read(flight: Path) -> Iterable[Event]:
     found = []
     for line in (flight / EVENTS).read_bytes().splitlines():
         try:
-            found.append(_DECODER.decode(line))
+            found.append(decode_json(line, Event))
         except msgspec.DecodeError:  # a torn last line
             continue
     return found

@@ -1,12 +1,13 @@
-"""The map of a flight: its track, the footprints of its frames and its events, drawn without any network."""
+"""Maps without any network: a flight's track, footprints and events, and the places of what a search found."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from overflight.runtime.geodesy import beside
 from overflight.station.page import tag
 
 if TYPE_CHECKING:
@@ -60,12 +61,37 @@ def draw_map(summary: Summary, colours: dict[str | None, str]) -> Element | None
     return tag("section", tag("h2", "Map"), drawing, tag("p", note, class_="note"))
 
 
+class Marked(NamedTuple):
+    """What a number on a map stands for: (longitude, latitude), a text, and the ground that is shown, or nothing."""
+
+    number: int
+    point: Point
+    text: str
+    ground: tuple[Point, ...] = ()
+
+
+def draw_marks(marks: list[Marked], tracks: list[list[Point]], colour: str) -> Element:
+    """Draw numbered places with their ground over the tracks of their flights, north up."""
+    points = [point for mark in marks for point in (mark.point, *mark.ground)]
+    frame = _Frame(points + [point for track in tracks for point in track])
+    parts = [tag("polyline", points=frame.path(_thin(track, _TRACK_POINTS)), class_="track") for track in tracks]
+    parts += [
+        tag("polygon", tag("title", mark.text), points=frame.path(mark.ground), fill=colour, class_="footprint")
+        for mark in marks
+        if mark.ground
+    ]
+    parts += [_marker(frame.at(mark.point), mark.number, mark.text, colour) for mark in reversed(marks)]
+    lat, lon = frame.middle
+    return tag("svg", parts, frame.scale(), viewBox=f"0 0 {frame.width:.0f} {frame.height:.0f}", class_="map",
+               role="img", aria_label=f"{len(marks)} places around {lat:.5f}, {lon:.5f}, north up")  # fmt: skip
+
+
 class _Frame:
     """A flat projection around the middle of some points, in units of the drawing."""
 
     def __init__(self, points: list[Point]) -> None:
-        lon, lat = np.array(points).T
-        self.middle = float((lat.min() + lat.max()) / 2), float((lon.min() + lon.max()) / 2)
+        lon, lat = np.array([(beside(lon, points[0][0]), lat) for lon, lat in points]).T
+        self.middle = float((lat.min() + lat.max()) / 2), beside(float((lon.min() + lon.max()) / 2), 0.0)
         self._m_per_lon = _M_PER_DEG * max(0.01, math.cos(math.radians(self.middle[0])))
         wide = max(float(lon.max() - lon.min()) * self._m_per_lon, 20.0)
         high = max(float(lat.max() - lat.min()) * _M_PER_DEG, 20.0)
@@ -76,7 +102,7 @@ class _Frame:
     def at(self, point: Point) -> Point:
         """Return where a longitude and a latitude are drawn."""
         lon, lat = point
-        x = (lon - self.middle[1]) * self._m_per_lon * self._px_per_m
+        x = (beside(lon, self.middle[1]) - self.middle[1]) * self._m_per_lon * self._px_per_m
         y = (lat - self.middle[0]) * _M_PER_DEG * self._px_per_m
         return self.width / 2 + x, self.height / 2 - y
 

@@ -12,6 +12,7 @@ import numpy as np
 from overflight.runtime.errors import UsageError
 from overflight.runtime.flight.directory import JOURNAL, OBSERVATIONS, read_record
 from overflight.runtime.flight.journal_reader import read_observations
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.records import Observation
 from overflight.station.event_summary import EventSummary, summarise_events
 from overflight.station.presence import present_rows
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 # What a flight's axis counts: seconds into a recording, seconds since the first frame of a camera, or pictures.
 Axis = Literal["recording", "clock", "pictures"]
-_DECODER = msgspec.json.Decoder(Observation)
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def read(flight: Path) -> tuple[list[Observation], int]:
 def _decode(line: bytes) -> Observation | None:
     """Read one line; None for a torn last one or a foreign one, which is counted and said in the report."""
     try:
-        return _DECODER.decode(line)
+        return decode_json(line, Observation)
     except msgspec.DecodeError:
         return None
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -15,6 +13,7 @@ from overflight.runtime.errors import BundleError, MissingError, UsageError
 from overflight.runtime.evaluation.duplicates import SAME, difference_hash, distance, emptiness
 from overflight.runtime.evaluation.frame_sampler import FrameSampler
 from overflight.runtime.json_input import decode_json
+from overflight.runtime.zip_input import read_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 FRAMES = "calibration/frames.json"
 HOLDOUT = "calibration/holdout.npz"
+MOST_HOLDOUT_BYTES = 2 << 30
 _FEWEST = 16
 
 
@@ -81,9 +81,10 @@ def bundled_holdout(bundle: Bundle) -> HeldOut:
             "run: overflight calibrate BUNDLE SOURCE, or name frames with --frames"
         )
     try:
-        with np.load(io.BytesIO(bundle.file(HOLDOUT).read_bytes()), allow_pickle=False) as held:
-            frames = held["frames"]
-    except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+        frames = read_arrays(bundle.file(HOLDOUT).read_bytes(), ("frames",), MOST_HOLDOUT_BYTES)["frames"]
+        if frames.dtype != np.uint8:
+            raise ValueError(f"frames of {frames.dtype}, expected uint8")
+    except (ValueError, OSError) as error:
         raise BundleError(f"{bundle.directory / HOLDOUT}: not a hold-out ({error}); calibrate again") from error
     truth = [one.folder for one in read_picked(bundle).frames if one.part == "holdout"]
     return HeldOut.of(frames, truth, "the bundle's hold-out")

@@ -20,6 +20,7 @@ from overflight.runtime.bank import LabelBank
 from overflight.runtime.decisions.decide import Decider
 from overflight.runtime.decisions.match import Matcher
 from overflight.runtime.errors import UsageError
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -351,7 +352,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, object]]]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                rows.append((number, msgspec.json.decode(line, type=dict[str, object])))
+                rows.append((number, decode_json(line, dict[str, object])))
             except msgspec.DecodeError as error:
                 raise UsageError(f"{path}:{number}: not a JSON object ({error}); expected image and label") from error
     return rows

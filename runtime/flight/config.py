@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ import msgspec
 
 from overflight.runtime.bounded import read_regular
 from overflight.runtime.errors import UsageError
+from overflight.runtime.toml_input import TomlError, decode_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +26,7 @@ HEADER = """\
 # Every key is an option of `overflight run`; an option on the command line replaces it.
 # A line that starts with # has no effect. Relative paths start at this file's folder.
 """
-MAX_BYTES = 65_536  # a reader of TOML takes minutes for a key of many parts
+MAX_BYTES = 65_536
 LEFT_OUT = {"config", "print_config", "check", "as_json", "help"}  # these say what to do, not how to fly
 _TOML_TYPES: dict[str, Any] = {
     "true or false": bool,
@@ -108,14 +107,10 @@ def _key(parameter: click.Parameter) -> str:
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
-    toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        values: dict[str, Any] = toml.loads(text)
-    except toml.TOMLDecodeError as error:
+        return decode_toml(text)
+    except TomlError as error:
         raise UsageError(f"{path}: not TOML ({error}); correct that line") from error
-    except RecursionError as error:
-        raise UsageError(f"{path}: nested too deeply; expected keys with plain values") from error
-    return values
 
 
 def _suggest(key: str, keys: Mapping[str, click.Parameter]) -> str:

@@ -16,6 +16,7 @@ from overflight.runtime.geofiles.geopackage import write_geopackage
 from overflight.runtime.geofiles.kml import write_kml
 from overflight.runtime.geofiles.layers import layers_of
 from overflight.runtime.geofiles.table import write_csv
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.records import Observation
 
 if TYPE_CHECKING:
@@ -71,11 +72,10 @@ def read_events(directory: Path) -> Iterator[Event]:
     path = directory / JOURNAL
     if not path.is_file():
         return
-    decoder = msgspec.json.Decoder(Event)
     connection = sqlite3.connect(path, timeout=5.0)
     try:
         for (record,) in connection.execute("SELECT record FROM events ORDER BY id"):
-            yield decoder.decode(record)
+            yield decode_json(record, Event)
     except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
         raise OverflightError(f"{path}: not a flight journal ({error}); copy the flight again") from error
     finally:
@@ -83,14 +83,13 @@ def read_events(directory: Path) -> Iterator[Event]:
 
 
 def _lines(path: Path) -> Iterator[Observation]:
-    decoder = msgspec.json.Decoder(Observation)
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; expected the directory that overflight run left") from error
     for number, line in enumerate(lines, start=1):
         try:
-            yield decoder.decode(line)
+            yield decode_json(line, Observation)
         except msgspec.DecodeError as error:
             if number == len(lines):
                 return  # a power cut tears the last line

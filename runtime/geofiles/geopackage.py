@@ -89,14 +89,14 @@ def write_geopackage(path: Path, layers: list[Layer], styles: Mapping[str, Style
 
 
 def _write_layer(connection: sqlite3.Connection, layer: Layer) -> None:
-    columns = list(layer.features[0].properties)
+    columns = list(layer.features[0].properties) if layer.features else []
     kinds = {feature.geometry.kind for feature in layer.features}
     kind = kinds.pop().upper() if len(kinds) == 1 else "GEOMETRY"
     bounds = [feature.geometry.bounds() for feature in layer.features]
-    west, east, south, north = (f(b[i] for b in bounds) for i, f in enumerate((min, max, min, max)))
-    fields = ", ".join(f'"{column}" {_type(column, layer)}' for column in columns)
+    west, east, south, north = (f((b[i] for b in bounds), default=None) for i, f in enumerate((min, max, min, max)))
+    fields = "".join(f', "{column}" {_type(column, layer)}' for column in columns)
     connection.execute(
-        f'CREATE TABLE "{layer.name}" (fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, geom {kind}, {fields})'
+        f'CREATE TABLE "{layer.name}" (fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, geom {kind}{fields})'
     )
     connection.execute(
         "INSERT INTO gpkg_contents (table_name, data_type, identifier, min_x, min_y, max_x, max_y, srs_id) "
@@ -105,9 +105,9 @@ def _write_layer(connection: sqlite3.Connection, layer: Layer) -> None:
     )
     connection.execute("INSERT INTO gpkg_geometry_columns VALUES (?, 'geom', ?, ?, 0, 0)", (layer.name, kind, WGS84))
     marks = ", ".join("?" * (len(columns) + 1))
-    names = ", ".join(f'"{column}"' for column in columns)
+    names = "".join(f', "{column}"' for column in columns)
     connection.executemany(
-        f'INSERT INTO "{layer.name}" (geom, {names}) VALUES ({marks})',  # noqa: S608 - our own column names
+        f'INSERT INTO "{layer.name}" (geom{names}) VALUES ({marks})',  # noqa: S608 - our own column names
         ((_blob(f.geometry), *(f.properties[column] for column in columns)) for f in layer.features),
     )
 

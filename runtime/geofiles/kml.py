@@ -34,7 +34,7 @@ def write_kml(path: Path, layers: list[Layer]) -> None:
     )
     text = (
         '<?xml version="1.0" encoding="UTF-8"?>\n<kml xmlns="http://www.opengis.net/kml/2.2"><Document>'
-        f"<name>{_text(path.stem)}</name>{_STYLE}\n{folders}\n</Document></kml>\n"
+        f"<name>{xml_text(path.stem)}</name>{_STYLE}\n{folders}\n</Document></kml>\n"
     )
     write_atomically(path, text.encode())
 
@@ -43,14 +43,14 @@ def _placemark(layer: Layer, feature: Feature) -> str:
     properties = feature.properties
     name = properties.get("label") or ("track" if layer.name == "track" else "unknown")
     when = properties.get("utc")
-    stamp = f"<TimeStamp><when>{_text(when)}</when></TimeStamp>" if when else ""
+    stamp = f"<TimeStamp><when>{xml_text(when)}</when></TimeStamp>" if when else ""
     data = "".join(
-        f'<Data name="{key}"><value>{_text(value)}</value></Data>'
+        f'<Data name="{key}"><value>{xml_text(value)}</value></Data>'
         for key, value in properties.items()
         if value is not None
     )
     return (
-        f"<Placemark><name>{_text(name)}</name>{stamp}<styleUrl>#{layer.name}</styleUrl>"
+        f"<Placemark><name>{xml_text(name)}</name>{stamp}<styleUrl>#{layer.name}</styleUrl>"
         f"<ExtendedData>{data}</ExtendedData>{_geometry(feature.geometry)}</Placemark>"
     )
 
@@ -73,5 +73,6 @@ def _coordinates(points: tuple[Point, ...]) -> str:
     return f"<coordinates>{' '.join(f'{lon:.7f},{lat:.7f}' for lon, lat in points)}</coordinates>"
 
 
-def _text(value: Value) -> str:
+def xml_text(value: Value) -> str:
+    """Escape a value; characters that XML does not allow become U+FFFD."""
     return escape(_NOT_XML.sub("\ufffd", str(value)))

@@ -17,6 +17,8 @@ from overflight.runtime.bundle import hash_file
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.directory import BANKS, JOURNAL, RECORD, read_record
 from overflight.runtime.flight.journal_reader import JournalReader
+from overflight.runtime.geodesy import beside
+from overflight.runtime.paths import printable
 from overflight.station.archive.places import place_of, tile_places
 from overflight.station.archive.segment import SUFFIX, SegmentWriter
 
@@ -96,7 +98,7 @@ def ingest(archive: Path, directory: Path, *, name: str | None, kind: str, ident
         rows, width, frames, unindexed = write_rows(reader, segment)
         facts = {
             "id": identity or flight_id(record),
-            "name": name or directory.resolve().name,
+            "name": printable(name or directory.resolve().name),
             "kind": kind,
             "source": record.source,
             "source_path": _relative_source(record.source, archive),
@@ -232,9 +234,11 @@ def _row(observation: Observation, tile: int, label: str | None, place: Place | 
 
 
 def _bounds(place: Place | None, lat_deg: float, lon_deg: float) -> tuple[float, float, float, float]:
+    """Return west, east, south and north; east is beyond 180° where the ground lies on the date line."""
     ring = place.footprint if place is not None and place.footprint else ((lon_deg, lat_deg),)
-    lons, lats = [lon for lon, _ in ring], [lat for _, lat in ring]
-    return min(lons), max(lons), min(lats), max(lats)
+    lons, lats = [beside(lon, ring[0][0]) for lon, _ in ring], [lat for _, lat in ring]
+    turn = beside(min(lons), 0.0) - min(lons)
+    return min(lons) + turn, max(lons) + turn, min(lats), max(lats)
 
 
 def _tile_rows(observation: Observation) -> Iterator[IndexRow]:

@@ -12,6 +12,7 @@ import numpy as np
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.flight.directory import JOURNAL
 from overflight.runtime.flight.journal_reader import JournalReader
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.records import Observation
 from overflight.station.archive.places import place_of, tile_places
 
@@ -32,7 +33,7 @@ def observation_of(archive: Archive, flight: str, frame: int) -> Observation | N
     with closing(sqlite3.connect(journal, timeout=5.0)) as connection:
         found = connection.execute("SELECT record FROM observations WHERE frame = ? LIMIT 1", (frame,)).fetchone()
     try:
-        return None if found is None else msgspec.json.decode(found[0], type=Observation)
+        return None if found is None else decode_json(found[0], Observation)
     except msgspec.DecodeError:
         return None
 
@@ -77,6 +78,15 @@ def rings_of(archive: Archive, flight: ArchivedFlight) -> tuple[list[Ring], NDAr
             rings += [_ring(one) for one in places]
             tiled += [True] * len(places)
     return rings, np.array(tiled, bool)
+
+
+def ring_of(archive: Archive, flight: str, frame: int, tile: int = 0) -> Ring:
+    """Return the ground of a frame or of one of its tiles (from 1), empty where not known."""
+    observation = observation_of(archive, flight, frame)
+    place = place_of(observation) if observation is not None else None
+    if observation is not None and observation.tiles is not None and tile:
+        place = tile_places(place, observation.tiles.rows, observation.tiles.columns)[tile - 1]
+    return _ring(place)
 
 
 def _ring(place: Place | None) -> Ring:

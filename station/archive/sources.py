@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -95,7 +96,7 @@ def content_hash(source: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(source.iterdir()):
         if path.suffix.lower() in SUFFIXES and path.is_file():
-            digest.update(f"{path.name} {hash_file(path)}\n".encode())
+            digest.update(os.fsencode(path.name) + f" {hash_file(path)}\n".encode())
     return digest.hexdigest()
 
 

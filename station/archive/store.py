@@ -113,6 +113,15 @@ class Archive:
         """Map a flight's embeddings float16 ``[rows, width]`` into memory."""
         return open_segment(self.segment_path(flight.id), flight.rows, flight.width)
 
+    def track(self, flight: ArchivedFlight) -> list[tuple[float, float]]:
+        """Return the middle of each frame's ground, or where the camera was, as (longitude, latitude)."""
+        span = (flight.first, flight.first + flight.rows)
+        query = (
+            "SELECT lon_deg, lat_deg FROM rows WHERE id >= ? AND id < ? AND tile = 0 AND lon_deg NOTNULL ORDER BY id"
+        )
+        with self.read() as connection:
+            return connection.execute(query, span).fetchall()
+
     def add(
         self, directory: Path, *, name: str | None = None, kind: str = "flight", identity: str | None = None
     ) -> tuple[ArchivedFlight, bool]:

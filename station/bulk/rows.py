@@ -172,11 +172,14 @@ def _wkb(place: Where) -> bytes:
 
 
 def corners_of(wkb: bytes | None) -> tuple[Corner, ...]:
-    """Return the corners of a polygon as this module writes it, the first not repeated; none of a point."""
-    if wkb is None or struct.unpack_from("<BI", wkb)[1] != _POLYGON:
+    """Return the corners of a polygon as this module writes it, the first not repeated; none of anything else."""
+    head = struct.Struct("<BIII")
+    if wkb is None or len(wkb) < head.size:
         return ()
-    (count,) = struct.unpack_from("<I", wkb, 9)
-    numbers = struct.unpack_from(f"<{2 * count - 2}d", wkb, 13)
+    order, kind, rings, count = head.unpack_from(wkb)
+    if (order, kind, rings) != (_LITTLE_ENDIAN, _POLYGON, 1) or not 4 <= count == (len(wkb) - head.size) / 16:
+        return ()
+    numbers = struct.unpack_from(f"<{2 * count - 2}d", wkb, head.size)
     return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 

@@ -8,7 +8,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from overflight import __version__
 from overflight.runtime.bank import LabelBank
@@ -21,7 +20,8 @@ from overflight.runtime.overflight import own_bank
 from overflight.runtime.pose.footprint import Place
 from overflight.runtime.pose.record import DEFAULT_H_ACC_M, Pose
 from overflight.runtime.records import SCHEMA, Costs, FlightRecord, Observation
-from overflight.station.bulk.rows import corners_of, pyarrow
+from overflight.station.bulk.read_rows import read_rows
+from overflight.station.bulk.rows import corners_of
 from overflight.station.rescore import decide_rows
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ def add_to_archive(store: BulkStore, archive: Archive) -> tuple[ArchivedFlight, 
         (folder / BANKS).mkdir(parents=True)
         settings = store.settings()
         bank = LabelBank.load(own_bank(Bundle.open(settings.bundle)))
+        if bank.header.tower != settings.tower:
+            got = f"tower {bank.header.tower[:12]}, the store was embedded with {settings.tower[:12]}"
+            raise UsageError(f"{settings.bundle}: {got}; put that bundle back there, or embed into another store")
         (folder / BANKS / f"{bank.sha256[:16]}.safetensors").write_bytes(bank.raw)
         with closing(connect(folder / JOURNAL)) as connection:
             count = _write(connection, store, bank)
@@ -69,11 +72,13 @@ def add_to_archive(store: BulkStore, archive: Archive) -> tuple[ArchivedFlight, 
 def _write(connection: sqlite3.Connection, store: BulkStore, bank: LabelBank) -> int:
     """Write the observations, shard by shard, and return their number."""
     frame = 0
-    for shard in store.shards():
-        table = pyarrow().parquet.read_table(store.parquet_path(shard.number))
-        width = store.settings().width
-        vectors = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width).astype(np.float16)
-        rows = table.drop_columns(["embedding"]).to_pylist()
+    parts = (
+        part
+        for shard in store.shards()
+        if (record := store.record(shard.number)) is not None
+        for part in read_rows(store.parquet_path(shard.number), record, store.settings())
+    )
+    for rows, vectors in parts:
         connection.execute("BEGIN")
         for row, vector, decision in zip(rows, vectors, decide_rows(bank, vectors), strict=True):
             seen = _observation(frame, row, decision.label, bank, store.settings().engine_sha256)

@@ -74,7 +74,7 @@ def _in_words(left: Demonstration) -> str:
         f"report {left.report}\n"
         f"video  {left.video}"
         + "".join(
-            f"\nsearch {one.sentence!r}: {one.answer}" + (f"\n       {one.wall}" if one.wall else "")
+            f"\nsearch {one.sentence!r}: {one.answer}" + "".join(f"\n       {path}" for path in one.files)
             for one in left.answers
         )
     )

@@ -73,7 +73,8 @@ def command(
         if holds_boxes(dataset):
             found = evaluate_objects(opened, dataset, tasks, thing=thing, templates=templates, report=report)
         else:
-            data = open_as(known, dataset) if known else open_dataset(dataset, _names(classes))
+            names = _names(classes)
+            data = open_as(known, dataset) if known else open_dataset(dataset, names)
             found = evaluate(
                 opened, data, tasks, report=report, split=split, templates=templates, cache=cache,
                 predictions=_captions(captions), threads=threads,
@@ -82,14 +83,14 @@ def command(
 
 
 def _names(path: Path | None) -> dict[str, str] | None:
-    import msgspec
-
     from overflight.runtime.errors import UsageError
 
+    if path is None:
+        return None
     try:
-        return None if path is None else msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-    except msgspec.DecodeError as error:
-        raise UsageError(f"--classes {path}: expected a JSON object with a name for each folder ({error})") from error
+        return {str(folder): str(name) for folder, name in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path}: expected a JSON object with a class name for each folder ({error!r})") from error
 
 
 def _captions(path: Path | None) -> dict[str, str] | None:
@@ -100,7 +101,7 @@ def _captions(path: Path | None) -> dict[str, str] | None:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         return {str(one["file"]): str(one["caption"]) for one in lines}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path}: expected JSON lines with file and caption ({error!r})") from error
 
 

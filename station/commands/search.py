@@ -42,7 +42,7 @@ _PATH: Any = click.Path(path_type=Path)
     help="Share of absent things that may be found; lower is stricter.",
 )
 @click.option("--rank", is_flag=True, help="Return the best groups even when they are below the cut-off.")
-@click.option("--wall", type=_PATH, help="Write the pictures as a page (.html) or a contact sheet (.png).")
+@click.option("--wall", type=_PATH, multiple=True, help="Write a page with maps (.html) or a contact sheet (.png).")
 @click.option("--out", type=_PATH, multiple=True, help="Write the hits as .geojson, .gpkg, .kmz or .csv; repeatable.")
 @click.option("--changes", is_flag=True, help="Find a change: the text says what became what between two dates.")
 @click.option("--date", "dates", multiple=True, metavar="FLIGHT=DATE", help="With --changes: a date that it lacks.")
@@ -77,6 +77,9 @@ def command(
         click.echo(msgspec.json.encode(found).decode())
         return
     _show(found, title)
+    unplaced = sum(hit.lat_deg is None for hit in found.hits)
+    if given["out"] and unplaced:
+        click.echo(f"{unplaced} of {len(found.hits)} hits have no place: of the files, only a CSV holds them")
 
 
 def _search_changes(
@@ -123,7 +126,7 @@ def _show(found: Found, title: str) -> None:
         click.echo(f"{found.unindexed} frames have no embedding and cannot be found")
     for number, hit in enumerate(found.hits, start=1):
         where, fit = caption(hit)
-        more = f"; {len(hit.grouped)} more of the same pass" if hit.grouped else ""
+        more = f"; {len(hit.grouped)} more of the same pass or ground" if hit.grouped else ""
         click.echo(f"{number:3}. {hit.number}  {where}")
         click.echo(f"     {fit}{more}")
         if placed := place_text(hit):

@@ -25,6 +25,7 @@ import msgspec
 
 from overflight.runtime.durable import sync_directory, write_atomically
 from overflight.runtime.errors import MissingError, OverflightError
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.locks import lock_file
 from overflight.runtime.signatures.signature_files import signature_path
 from overflight.runtime.signatures.trust import Accepted
@@ -116,7 +117,7 @@ class Deployments:
         found = []
         for record in sorted(self.path.glob(f"[0-9]*/{RECORD}")):
             try:
-                found.append(msgspec.json.decode(record.read_bytes(), type=Deployment))
+                found.append(decode_json(record.read_bytes(), Deployment))
             except (OSError, msgspec.DecodeError):
                 continue
         return found
@@ -192,7 +193,7 @@ class Deployments:
     def trial(self) -> tuple[Deployment | None, Deployment | None] | None:
         """Return the deployment on trial and the one before it, or None where none is on trial."""
         try:
-            noted = msgspec.json.decode((self.path / "trial").read_bytes(), type=Trial)
+            noted = decode_json((self.path / "trial").read_bytes(), Trial)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError):
@@ -217,7 +218,7 @@ class Deployments:
         actions = []
         for line in lines:
             try:
-                actions.append(msgspec.json.decode(line, type=Action))
+                actions.append(decode_json(line, Action))
             except msgspec.DecodeError:
                 continue
         return actions

@@ -21,6 +21,7 @@ import msgspec
 from overflight.runtime.bundle import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE, Manifest, hash_file
 from overflight.runtime.durable import write_atomically
 from overflight.runtime.errors import BundleError, OverflightError, UsageError
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.redact import redact
 from overflight.runtime.signatures import verify_signed
 from overflight.runtime.signatures.minisign import MAX_TEXT, SUFFIX
@@ -61,7 +62,7 @@ class Web:
         text = None if signature is None else signature.decode("utf-8", "replace")
         verify_signed(raw, text, kind="bundle", source=redact(base))
         try:
-            manifest = msgspec.json.decode(raw, type=Manifest)
+            manifest = decode_json(raw, Manifest)
         except msgspec.DecodeError as error:
             raise BundleError(f"{redact(base)}: not a manifest ({error}); export the bundle again") from error
         sha256 = hashlib.sha256(raw).hexdigest()

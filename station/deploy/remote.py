@@ -15,6 +15,7 @@ import msgspec
 
 from overflight.runtime.bundle import MANIFEST, SIGNATURE
 from overflight.runtime.errors import MissingError, OverflightError, UsageError
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.signatures.signature_files import signature_path
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Host:
         command = shlex.join([*shlex.split(self.program), "update", "--json", *arguments])
         done = self._run(command)
         try:
-            return msgspec.json.decode(done.strip().splitlines()[-1] if done.strip() else b"", type=answer)
+            return decode_json(done.strip().splitlines()[-1] if done.strip() else b"", answer)
         except msgspec.DecodeError as error:
             raise OverflightError(
                 f"{self.name}: answered {done[:100]!r}, expected JSON; install the same version of overflight there"

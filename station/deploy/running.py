@@ -18,6 +18,7 @@ from overflight.jetson.service import UNIT, systemd_runs
 from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.flight.directory_lock import is_locked
 from overflight.runtime.flight.gauges import Status
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from overflight.station.deploy.deployments import Deployment
@@ -49,7 +50,7 @@ class Running:
         try:
             connection.request("GET", "/status")
             answer = connection.getresponse()
-            return msgspec.json.decode(answer.read(_MOST_BYTES), type=Status) if answer.status == 200 else None
+            return decode_json(answer.read(_MOST_BYTES), Status) if answer.status == 200 else None
         except (OSError, http.client.HTTPException, msgspec.DecodeError):
             return None
         finally:

@@ -53,7 +53,7 @@ def read_coco(path: Path, folder: Path) -> list[Boxed]:
             Boxed(folder / one["file_name"], int(one["width"]), int(one["height"]), tuple(found[one["id"]]))
             for one in data["images"]
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{path}: not a COCO instances file ({error!r}); expected images, annotations, categories"
         ) from error

@@ -121,14 +121,15 @@ def _folders(path: Path, names: dict[str, str] | None, grouped: bool) -> Dataset
 def _lines(path: Path, names: dict[str, str] | None) -> Dataset:
     """A JSON line for each picture: file, scene, split, captions."""
     try:
-        records = [json.loads(line) for line in (path / LINES).read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = (path / LINES).read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines if line.strip()]
         folders = sorted({one["scene"] for one in records})
         places = {folder: place for place, folder in enumerate(folders)}
         pictures = tuple(
             Picture(path / one["file"], places[one["scene"]], SPLITS[one["split"]], tuple(one["captions"]))
             for one in records
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{path / LINES}: not caption lines ({error!r}); expected file, scene, split and captions in each"
         ) from error
@@ -142,7 +143,7 @@ def _captions_json(path: Path) -> Dataset:
         records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["images"]
         pair = any("changeflag" in one for one in records)
         pictures = tuple(_of_record(one, path.parent, pair=pair) for one in records)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{path}: not a captions file ({error!r}); expected images with sentences and split"
         ) from error

@@ -31,7 +31,7 @@ def holds_boxes(path: Path) -> bool:
     if path.is_file() and path.suffix == ".json":
         try:
             return "annotations" in json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return False
     return path.is_dir() and any(one.with_suffix(".txt").is_file() for one in path.glob("*.jpg"))
 

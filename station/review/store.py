@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 
 import msgspec
 
@@ -72,8 +72,8 @@ def mark(
     review = Review(number, state, reviewer, time.time_ns(), comment, label)
     path = _path(archive, reviewer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with archive.locked(), path.open("ab") as file:
-        file.write(msgspec.json.encode(review) + b"\n")
+    with archive.locked(), path.open("a+b") as file:
+        file.write(_end_of_line(file) + msgspec.json.encode(review) + b"\n")
         file.flush()
         os.fsync(file.fileno())
     return review
@@ -168,6 +168,13 @@ def _state(reviews: Iterable[Review]) -> str:
 
 def _path(archive: Archive, reviewer: str) -> Path:
     return archive.directory / FOLDER / f"{reviewer.replace(' ', '_')}.jsonl"
+
+
+def _end_of_line(file: BinaryIO) -> bytes:
+    """Return what ends a line that a power cut has torn: the next decision would be lost with it."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(0, end - 1))
+    return b"" if file.read(1) in {b"", b"\n"} else b"\n"
 
 
 def _reviews(folder: Path) -> Iterable[Review]:

@@ -38,7 +38,7 @@ def run(
     most: int = 25,
     false_alarm: float = 0.05,
     rank: bool = False,
-    wall: Path | None = None,
+    wall: Sequence[Path] = (),
     out: Sequence[Path] = (),
 ) -> ChangesFound:
     """Search an archive for one change, write what was asked for, and return the answer."""
@@ -74,8 +74,8 @@ def run(
         found = msgspec.structs.replace(found, hits=found.best)
     for path in out:
         export_changes(found.hits, path)
-    if wall is not None:
-        write_wall(archive, found, texts[0], wall)
+    for path in wall:
+        write_wall(archive, found, texts[0], path)
     return found
 
 

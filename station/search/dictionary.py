@@ -8,7 +8,10 @@ from importlib import resources
 
 from overflight.runtime.errors import UsageError
 
-_IGNORED = re.compile(r"[\s\u3000-\u303f\uff00-\uff65,.;:!?的和与及在上里中有了着]+")
+_IGNORED = re.compile(
+    r"[\s\u3000-\u303f\uff00-\uff65,.;:!?]"
+    r"|正在|上面|里面|一(?:个|只|条|座|片|辆|艘|架|栋|群|些|排|堆|块|棵|名|位)|[的和与及在上里中有了着是被冒些个只辆艘架栋]"
+)
 
 
 def translate(text: str) -> str:
@@ -22,15 +25,13 @@ def translate(text: str) -> str:
     unknown: list[str] = []
     position = 0
     while position < len(text):
-        ignored = _IGNORED.match(text, position)
-        if ignored:
-            position = ignored.end()
-            continue
         ends = (end for end in range(min(len(text), position + longest), position, -1) if text[position:end] in terms)
         end = next(ends, None)
         if end is not None:
             words.append(terms[text[position:end]])
             position = end
+        elif ignored := _IGNORED.match(text, position):  # a term may begin like a particle: 中学, a school
+            position = ignored.end()
         elif other := re.match(r"[^\u3000-\u303f\u3400-\u9fff\uff00-\uff65\s]+", text[position:]):
             words.append(other[0])
             position += len(other[0])

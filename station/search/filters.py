@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from overflight.runtime.errors import UsageError
-from overflight.runtime.geodesy import distance_m
+from overflight.runtime.geodesy import beside, distance_m
 
 if TYPE_CHECKING:
     import sqlite3
@@ -45,6 +45,11 @@ class Filters:
             raise UsageError(f"--near {self.circle}: expected LAT,LON,RADIUS_M with a radius above 0")
         if self.polygon and len(self.polygon) < 3:
             raise UsageError(f"--inside: {len(self.polygon)} corners, expected 3 or more")
+        if self.heights_m is not None and not self.heights_m[0] <= self.heights_m[1]:
+            raise UsageError(f"--height {self.heights_m[0]:g},{self.heights_m[1]:g}: expected LEAST,MOST in metres")
+        after, before = self.after_utc_ns, self.before_utc_ns
+        if after is not None and before is not None and after >= before:
+            raise UsageError("--before: not later than --after; nothing lies between them")
 
     @property
     def any(self) -> bool:
@@ -102,15 +107,18 @@ class Filters:
         if self.circle is not None:
             middle_lat, middle_lon, radius_m = self.circle
             west, east, south, north = box
-            nearest = (min(max(middle_lat, south), north), min(max(middle_lon, west), east))
+            beside_lon = beside(middle_lon, (west + east) / 2)
+            nearest = (min(max(middle_lat, south), north), min(max(beside_lon, west), east))
             if distance_m(nearest, (middle_lat, middle_lon)) > radius_m:
                 return False
         return not self.polygon or inside(self.polygon, lon_deg, lat_deg)
 
 
 def inside(ring: Iterable[tuple[float, float]], x: float, y: float) -> bool:
-    """Whether a point lies in a ring, by the even-odd rule."""
+    """Whether (longitude, latitude) lies in a ring, by the even-odd rule; an edge above 180° crosses the date line."""
     points = list(ring)
+    points = [(beside(lon, points[0][0]), lat) for lon, lat in points]
+    x = beside(x, (min(lon for lon, _ in points) + max(lon for lon, _ in points)) / 2)
     found = False
     for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True):
         if (y0 > y) != (y1 > y) and x < (x1 - x0) * (y - y0) / (y1 - y0) + x0:

@@ -63,8 +63,8 @@ class Matrix:
             found[start : start + len(part)] = (part @ others.T).max(axis=1)
         return found
 
-    def rows(self, flight: ArchivedFlight, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return some embeddings of a flight in float32."""
+    def rows(self, flight: ArchivedFlight, numbers: NDArray[np.int64] | np.int64) -> NDArray[np.float32]:
+        """Return some embeddings of a flight, or one, in float32."""
         return self._archive.vectors(flight)[numbers].astype(np.float32)
 
     def _parts(self, flight: ArchivedFlight) -> Iterator[tuple[int, NDArray[np.float32]]]:

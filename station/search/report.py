@@ -12,10 +12,10 @@ from overflight.runtime.bundle import Bundle, default_bundle
 from overflight.runtime.errors import UsageError
 from overflight.station.archive import Archive
 from overflight.station.review import finding_number
-from overflight.station.search.export import export_hits
+from overflight.station.search.export import check_formats, export_hits
 from overflight.station.search.search import same_ground, search, search_unlike
 from overflight.station.search.terms import embed_texts, read_terms
-from overflight.station.search.wall import pictures_of, write_wall
+from overflight.station.search.wall import check_wall, pictures_of, write_wall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def run(
     page: int = 1,
     false_alarm: float = 0.05,
     rank: bool = False,
-    wall: Path | None = None,
+    wall: Sequence[Path] = (),
     out: Sequence[Path] = (),
     reviewed: str | None = None,
     unlike: Sequence[str] = (),
@@ -52,6 +52,9 @@ def run(
 
     ``filters`` receives the rows that a review condition leaves, or None without one.
     """
+    check_formats(out)
+    for path in wall:
+        check_wall(path)
     archive = Archive(directory)
     opened = Bundle.open(bundle or default_bundle())
     rows = _reviewed(archive, reviewed)
@@ -65,12 +68,12 @@ def run(
     found = msgspec.structs.replace(found, same_ground=_same_ground(archive, found))
     title = ", ".join((*texts, *(path.name for path in like), *(f"not {text}" for text in unwanted)))
     title = title or f"unlike {', '.join(unlike)}"
-    if wall is not None or out:
+    if wall or out:
         pictures = pictures_of(archive, found.hits)
         for path in out:
             export_hits(found.hits, pictures, path, title)
-        if wall is not None:
-            write_wall(wall, title, found, found.hits, pictures)
+        for path in wall:
+            write_wall(path, title, found, found.hits, pictures, archive)
     return found, title
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from overflight.station.search.terms import Terms
 
 UNWANTED_WEIGHT = 0.5
+_SAME_GROUND = """
+SELECT place, distance, flight, frame, row FROM (
+    SELECT *, row_number() OVER (PARTITION BY flight ORDER BY distance, row) AS place FROM (
+        SELECT f.id AS flight, r.frame AS frame, r.id AS row,
+            abs(p.west + p.east - :west - :east) * :cosine + abs(p.south + p.north - :south - :north) AS distance
+        FROM places p JOIN rows r ON r.id = p.id JOIN flights f ON r.id >= f.first AND r.id < f.first + f.rows
+        WHERE p.west <= :east AND p.east >= :west AND p.south <= :north AND p.north >= :south
+            AND f.id != :flight AND r.tile = 0))
+ORDER BY place, distance LIMIT :most
+"""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -74,7 +85,7 @@ def search(
         if len(terms.texts) and not len(terms.pictures):
             options = {} if false_alarm is None else {"false_alarm": false_alarm}
             cutoff = fit_cutoff(archive, flights, matrix, embed, **options)
-        best = rank(connection, scored, most, cutoff=cutoff, exact=_exact(terms, matrix))
+        best = rank(connection, scored, most, cutoff=cutoff, exact=_exact(terms, matrix), matrix=matrix)
     hits = best if cutoff is None else tuple(hit for hit in best if hit.cosine > cutoff.cosine)
     return Found(
         hits=hits,
@@ -112,7 +123,7 @@ def search_unlike(
             scored.append(Scored(flight, numbers, different, different))
         if not scored:
             raise UsageError("--unlike: no other flight of this tower to search; add one, or name fewer references")
-        best = rank(connection, scored, most)
+        best = rank(connection, scored, most, matrix=matrix)
     cutoff = fit_difference(rows)
     return Found(
         hits=tuple(hit for hit in best if hit.score > cutoff),
@@ -131,6 +142,8 @@ def searched_flights(connection: sqlite3.Connection, bundle: Bundle, filters: Fi
     """Return the flights of the bundle's tower that the filters name. Raises UsageError for none."""
     everything = list(flights_of(connection))
     flights = [one for one in everything if one.tower == bundle.manifest.tower]
+    if unknown := sorted(set(filters.flights) - {key for one in everything for key in (one.id, one.name)}):
+        raise UsageError(f"--flight {unknown[0]}: not in this archive; run: overflight archive list")
     if filters.flights:
         flights = [one for one in flights if one.id in filters.flights or one.name in filters.flights]
     if not flights:
@@ -176,11 +189,20 @@ def _estimate(flight: ArchivedFlight, mask: NDArray[np.bool_], term: NDArray[np.
 
 
 def same_ground(connection: sqlite3.Connection, hit: Hit, most: int = 20) -> list[tuple[str, int, int]]:
-    """Return (flight, frame, row) of other flights whose ground overlaps a hit's, whether they matched or not."""
-    return connection.execute(
-        "SELECT f.id, r.frame, r.id FROM places a JOIN places b ON a.east >= b.west AND a.west <= b.east AND "
-        "a.north >= b.south AND a.south <= b.north JOIN rows r ON r.id = b.id "
-        "JOIN flights f ON r.id >= f.first AND r.id < f.first + f.rows "
-        "WHERE a.id = ? AND f.id != ? AND r.tile = 0 ORDER BY r.id LIMIT ?",
-        (hit.row, hit.flight, most),
-    ).fetchall()
+    """Return (flight, frame, row) of other flights whose ground overlaps a hit's, whether they matched or not.
+
+    The nearest frame of each flight comes first, then the second of each: no flight hides another.
+    """
+    box = connection.execute("SELECT west, east, south, north FROM places WHERE id = ?", (hit.row,)).fetchone()
+    if box is None:
+        return []
+    west, east, south, north = box
+    given = {"south": south, "north": north, "flight": hit.flight, "most": most}
+    given["cosine"] = math.cos(math.radians((south + north) / 2))
+    turns = (0.0,) if west > -179.0 and east < 179.0 else (-360.0, 0.0, 360.0)  # the other side of the date line
+    found = [
+        values
+        for turn in turns
+        for values in connection.execute(_SAME_GROUND, given | {"west": west + turn, "east": east + turn})
+    ]
+    return [(flight, frame, row) for _, _, flight, frame, row in sorted(found)[:most]]

@@ -1,4 +1,4 @@
-"""The hits of a search as a wall of pictures: one HTML page, or one PNG contact sheet."""
+"""The hits of a search as a wall of pictures: one HTML page with maps, or one PNG contact sheet."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from overflight.runtime.errors import UsageError
+from overflight.runtime.geodesy import distance_m
 from overflight.runtime.geofiles.layers import iso
 from overflight.runtime.sources.image import opencv
 from overflight.station.archive.pictures import cut_tile, picture_of
+from overflight.station.archive.rows import ring_of
+from overflight.station.map import Marked, draw_marks
 from overflight.station.page import page, tag
 
 if TYPE_CHECKING:
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
 
 COLUMNS = 5
 CELL_PX, HIGH_PX, CAPTION_PX, GAP_PX = 240, 150, 46, 12
+ONE_MAP_M = 20_000.0  # hits that are farther apart are drawn on maps of their own
+MOST_MAPS = 12
+MARK = "#e8a85c"
 
 
 class Picture(NamedTuple):
@@ -73,6 +80,8 @@ def place_text(hit: Hit) -> str:
 
 def answer_text(found: Found) -> str:
     """Return the answer of a search in one or two sentences."""
+    if not found.searched:
+        return "Nothing to search: no row passes the filters."
     if found.cutoff is None:
         return f"{len(found.hits)} best of {found.searched} rows. Pictures only rank: there is no cut-off."
     if not found.held_out:
@@ -87,23 +96,70 @@ def answer_text(found: Found) -> str:
     return f"{above} found among {found.searched} rows, cut-off {found.cutoff:.3f} ({rate})."
 
 
-def write_wall(path: Path, title: str, found: Found, hits: Sequence[Hit], pictures: Sequence[Picture]) -> None:
-    """Write the wall; ``.png`` makes a contact sheet, anything else an HTML page."""
+def check_wall(path: Path) -> None:
+    """Raise UsageError where a wall cannot be written under this name."""
+    if path.suffix.lower() not in {".html", ".htm", ".png"}:
+        raise UsageError(f"{path}: ends in {path.suffix!r}; expected .html, a page with maps, or .png, a contact sheet")
+
+
+def write_wall(
+    path: Path, title: str, found: Found, hits: Sequence[Hit], pictures: Sequence[Picture], archive: Archive
+) -> None:
+    """Write the wall: a contact sheet (``.png``), or a page with the hits of ``archive`` on maps (``.html``)."""
     from overflight.runtime.durable import write_atomically
 
+    check_wall(path)
     if path.suffix.lower() == ".png":
         _, encoded = opencv().imencode(".png", contact_sheet(title, found, hits, pictures))
         write_atomically(path, bytes(encoded))
         return
-    cards = [_card(number, hit, picture) for number, (hit, picture) in enumerate(zip(hits, pictures, strict=True), 1)]
+    cards = [
+        _card(number, hit, picture, found.same_ground.get(hit.row, ()))
+        for number, (hit, picture) in enumerate(zip(hits, pictures, strict=True), start=1)
+    ]
     header = tag(
         "header", tag("p", "Search", class_="kind"), tag("h1", title), tag("p", answer_text(found), class_="lead")
     )
-    body = tag("main", header, tag("section", cards, class_="wall"))
+    body = tag("main", header, tag("section", cards, class_="wall"), _maps(archive, hits))
     write_atomically(path, page(title, [body], style="search/wall.css", script="search/wall.js"))
 
 
-def _card(number: int, hit: Hit, picture: Picture) -> Element:
+def _maps(archive: Archive, hits: Sequence[Hit]) -> Element | None:
+    """Draw the hits that have a place, numbered as on the wall: one map for each region, the best hit's first."""
+    regions: list[list[Marked]] = []
+    owners: list[set[str]] = []
+    for number, hit in enumerate(hits, start=1):
+        if hit.lat_deg is None or hit.lon_deg is None:
+            continue
+        mark = Marked(
+            number, (hit.lon_deg, hit.lat_deg), caption(hit)[0], ring_of(archive, hit.flight, hit.frame, hit.tile)
+        )
+        near = (place for place, marks in enumerate(regions) if _near(marks[0], mark))
+        place = next(near, len(regions))
+        if place == len(regions):
+            regions.append([])
+            owners.append(set())
+        regions[place].append(mark)
+        owners[place].add(hit.flight)
+    if not regions:
+        return None
+    flights = archive.flights()
+    drawn = [
+        tag("figure", draw_marks(marks, [archive.track(one) for one in flights if one.id in names], MARK))
+        for marks, names in zip(regions[:MOST_MAPS], owners, strict=False)
+    ]
+    note = "North is up. The numbers are those of the pictures, the lines are the flights."
+    if len(regions) > MOST_MAPS:
+        note += f" {len(regions) - MOST_MAPS} more regions are not drawn; a KMZ or GeoPackage (--out) has every place."
+    return tag("section", tag("h2", "Map" if len(drawn) == 1 else "Maps"), tag("div", drawn, class_="maps"),
+               tag("p", note, class_="note"))  # fmt: skip
+
+
+def _near(one: Marked, other: Marked) -> bool:
+    return distance_m(one.point[::-1], other.point[::-1]) <= ONE_MAP_M
+
+
+def _card(number: int, hit: Hit, picture: Picture, seen: Sequence[str]) -> Element:
     where, fit = caption(hit)
     source = "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode()
     shown = (
@@ -114,7 +170,9 @@ def _card(number: int, hit: Hit, picture: Picture) -> Element:
     lines = [tag("b", f"{number}. {where}"), tag("span", fit)]
     lines += [tag("span", text) for text in (place_text(hit), picture.remark if picture.jpeg else "") if text]
     if hit.grouped:
-        lines.append(tag("span", f"and {len(hit.grouped)} more of the same pass"))
+        lines.append(tag("span", f"and {len(hit.grouped)} more of the same pass or ground"))
+    if seen:
+        lines.append(tag("span", f"same ground in other flights: {', '.join(seen)}"))
     return tag("figure", shown, tag("figcaption", lines))
 
 

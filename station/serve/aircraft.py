@@ -5,23 +5,26 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
 from overflight.runtime.errors import OverflightError
 from overflight.runtime.event import Event
 from overflight.runtime.flight.directory import JOURNAL, RECORD, read_record
+from overflight.runtime.json_input import decode_json
 from overflight.runtime.records import Observation
 from overflight.station.serve.live_shapes import Aircraft, Health, LiveEvent, LiveTile
 from overflight.station.serve.shapes import LabelScore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from overflight.station.serve.health_links import LinkState
 
+_Record = TypeVar("_Record")
 MOST_EVENTS = 60
 RECENT_NS = 600 * 10**9  # a flight of a folder is shown for ten minutes after its end
 MOST_AGE_NS = 3600 * 10**9
@@ -107,7 +110,9 @@ def _read(connection: sqlite3.Connection, name: str, ended: bool) -> Aircraft:
     events = _events(connection, name)
     if not newest:
         return Aircraft(name, name, ended, events=events)
-    recent = [msgspec.json.decode(raw, type=Observation) for (raw,) in newest]
+    recent = list(_decoded((raw for (raw,) in newest), Observation))
+    if not recent:
+        return Aircraft(name, name, ended, events=events)
     last = recent[0]
     found = connection.execute("SELECT frame FROM pictures ORDER BY id DESC LIMIT 1").fetchone()
     pose, place = last.pose, last.place
@@ -131,6 +136,15 @@ def _read(connection: sqlite3.Connection, name: str, ended: bool) -> Aircraft:
         bank=last.bank,
         events=events,
     )
+
+
+def _decoded(rows: Iterable[bytes], kind: type[_Record]) -> Iterator[_Record]:
+    """Decode rows; one that cannot be decoded is passed over, and counted by the readers of the whole flight."""
+    for raw in rows:
+        try:
+            yield decode_json(raw, kind)
+        except (msgspec.DecodeError, TypeError):  # TypeError: another type of SQLite
+            continue
 
 
 def _tiles(last: Observation) -> tuple[LiveTile, ...]:
@@ -159,13 +173,14 @@ def _events(connection: sqlite3.Connection, name: str) -> tuple[LiveEvent, ...]:
     """Return the newest decisions, each with whether it has ended."""
     steps: dict[str, list[Event]] = {}
     for (raw,) in connection.execute("SELECT record FROM events ORDER BY id DESC LIMIT ?", (4 * MOST_EVENTS,)):
-        event = msgspec.json.decode(raw, type=Event)
-        steps.setdefault(event.id, []).append(event)
+        for event in _decoded([raw], Event):
+            steps.setdefault(event.id, []).append(event)
     return tuple(_event(name, newest_first) for newest_first in list(steps.values())[:MOST_EVENTS])
 
 
 def _event(name: str, steps: list[Event]) -> LiveEvent:
     last, first = steps[0], steps[-1]
+    began = first.frame if first.started_frame is None else first.started_frame
     place: Any = last.place or last.pose
     return LiveEvent(
         last.id,
@@ -175,5 +190,5 @@ def _event(name: str, steps: list[Event]) -> LiveEvent:
         utc_ns=first.started_utc_ns,
         lat_deg=place.lat_deg if place else None,
         lon_deg=place.lon_deg if place else None,
-        picture=f"/api/live/{name}/events/{first.started_frame or first.frame}.jpg",
+        picture=f"/api/live/{quote(name, safe='')}/events/{began}.jpg",
     )

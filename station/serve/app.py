@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 import overflight
 from overflight.runtime.errors import OverflightError
+from overflight.runtime.json_input import decode_json
 from overflight.station.serve import live, mapping, reviewing, rows, searching, shapes, teaching, tile_files, uploading
 from overflight.station.serve.endpoint import Call, Endpoint, File, NotKeptError, RefusedError, describe, refuse
 from overflight.station.serve.guard import Guard, cookie_name
@@ -70,7 +71,7 @@ def get_state(desk: Desk, call: Call) -> shapes.State:
         archive = shapes.ArchiveInfo(
             name, len(flights), sum(one.rows for one in flights), sum(one.unindexed for one in flights)
         )
-    banks = tuple(teaching.describe_bank(name, path) for name, path in desk.banks().items())
+    banks, banks_unread = teaching.describe_banks(desk.banks())
     return shapes.State(
         overflight.__version__,
         archive,
@@ -78,8 +79,9 @@ def get_state(desk: Desk, call: Call) -> shapes.State:
         infos,
         labels,
         banks,
+        banks_unread,
         live.aircraft_infos(desk),
-        tile_files.tile_sources(),
+        *tile_files.tile_sources(),
         desk.settings.upload_bytes,
     )
 
@@ -345,7 +347,7 @@ async def _broken(request: Request, error: Exception) -> Response:
 
 async def _log_in(guard: Guard, request: Request, port: int) -> Response:
     try:
-        given = msgspec.json.decode(await request.body(), type=shapes.Login)
+        given = decode_json(await request.body(), shapes.Login)
     except (msgspec.DecodeError, ClientDisconnect):
         return _json(shapes.Problem("expected the token", "invalid"), 422)
     if not guard.allows(given.token):

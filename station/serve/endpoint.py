@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from overflight.station.serve.desk import Desk
 
 MOST_JSON_BYTES = 2_000_000
+MOST_REVIEW_BYTES = 50_000_000
 
 
 class RefusedError(OverflightError):

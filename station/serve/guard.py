@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from overflight.station.serve.endpoint import MOST_JSON_BYTES
+from overflight.station.serve.endpoint import MOST_JSON_BYTES, MOST_REVIEW_BYTES
 from overflight.station.serve.shapes import Problem
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-RAW_BODIES = ("/api/uploads", "/api/review/merge")
 OPEN = ("/", "/favicon.ico", "/api/session", "/healthz")  # what a browser needs to ask for the token
 WRONG_TOKEN_S = 0.5
 _HEADERS = {
@@ -53,7 +52,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {key.decode("latin1").lower(): value.decode("latin1") for key, value in scope["headers"]}
-        most = self._upload_bytes if scope["path"] in RAW_BODIES else MOST_JSON_BYTES
+        raw = {"/api/uploads": self._upload_bytes, "/api/review/merge": MOST_REVIEW_BYTES}
+        most = raw.get(scope["path"], MOST_JSON_BYTES)
         refused = self._refused(scope, headers, most)
         if refused is not None:
             if refused[0] == 401 and (headers.get("authorization") or headers.get("cookie")):

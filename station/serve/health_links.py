@@ -14,6 +14,7 @@ import msgspec
 
 from overflight.runtime.flight.banks import BankInUse
 from overflight.runtime.flight.gauges import Status
+from overflight.runtime.json_input import decode_json
 
 LINK_S = 2.0
 EVERY_S = 0.45
@@ -82,9 +83,9 @@ def read_link(address: str, before: LinkState | None = None) -> LinkState:
     before = before or LinkState()
     bank = before.bank
     try:
-        status = msgspec.json.decode(_get(f"{address}/status"), type=Status)
+        status = decode_json(_get(f"{address}/status"), Status)
         if bank is None or status.bank != bank.sha256[:_HASH]:
-            bank = msgspec.json.decode(_get(f"{address}/bank"), type=BankInUse)
+            bank = decode_json(_get(f"{address}/bank"), BankInUse)
         return LinkState(status, bank, flight=status.flight)
     except (OSError, ValueError, HTTPException) as error:
         trouble = f"{address} does not answer ({error or type(error).__name__})"
@@ -115,8 +116,9 @@ def _picture(address: str) -> bytes | None:
 def _answer(asked: Future[LinkState], address: str, before: LinkState) -> None:
     try:
         asked.set_result(read_link(address, before))
-    except Exception as error:
-        asked.set_exception(error)
+    except Exception as error:  # whatever one link does, the other flights are shown
+        trouble = f"{address} cannot be read ({type(error).__name__}: {error})"
+        asked.set_result(LinkState(None, before.bank, trouble, before.flight))
 
 
 def _get(address: str) -> bytes:

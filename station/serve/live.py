@@ -98,7 +98,7 @@ def all_aircraft(desk: Desk) -> list[Aircraft]:
     for directory in find_flights(desk.settings.flights):
         try:
             one = read_aircraft(directory)
-        except OverflightError as error:
+        except (OverflightError, OSError) as error:
             name = directory.resolve().name
             one = Aircraft(name, name, False, health=(Health("journal", "bad", str(error)),))
         address = named.pop(directory.resolve().name, None) or named.pop(str(directory.resolve()), None)

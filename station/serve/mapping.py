@@ -8,6 +8,7 @@ import msgspec
 
 from overflight.runtime.flight.directory import JOURNAL
 from overflight.runtime.flight.journal_reader import JournalReader
+from overflight.runtime.geodesy import beside
 from overflight.station.archive.places import place_of
 from overflight.station.review import finding_number
 from overflight.station.serve.endpoint import Call, File, NotKeptError, RefusedError
@@ -72,6 +73,11 @@ def _flight(desk: Desk, flight: ArchivedFlight) -> MapFlight:
             ring = tuple((lat, lon) for lon, lat in place.footprint)
             number = finding_number(flight.id, one.frame)
             prints.append(Footprint(rows[one.frame], one.frame, number, ring, one.label))
+    first = track[0][1] if track else prints[0].ring[0][1] if prints else 0.0
+    track = [(lat, beside(lon, first)) for lat, lon in track]  # in one piece across the date line
+    prints = [
+        msgspec.structs.replace(one, ring=tuple((lat, beside(lon, first)) for lat, lon in one.ring)) for one in prints
+    ]
     points = track + [corner for one in prints for corner in one.ring]
     bounds = None
     if points:

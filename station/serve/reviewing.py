@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import io
-import lzma
 import re
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from overflight.runtime.zip_input import read_entries
 from overflight.station.review import findings, mark, merge
 from overflight.station.review.store import FOLDER
 from overflight.station.search.export import export_hits
 from overflight.station.search.ranking import Hit
 from overflight.station.search.search import Found
 from overflight.station.search.wall import pictures_of, write_wall
-from overflight.station.serve.endpoint import Call, File, RefusedError
+from overflight.station.serve.endpoint import MOST_REVIEW_BYTES, Call, File, RefusedError
 from overflight.station.serve.rows import reviews_of, rows_by_number, seen_rows
 from overflight.station.serve.shapes import ExportAsked, FindingsAsked, FindingsPage, Mark, Merged, Seen
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from overflight.station.serve.desk import Desk
 
 GAP_FRAMES = 90  # labelled frames farther apart than this are two findings
-MOST_REVIEW_BYTES = 50_000_000
 _SAFE = re.compile(r"[\w][\w .@+-]{0,70}\.jsonl")
 MEDIA = {
     "kmz": "application/vnd.google-earth.kmz",
@@ -129,10 +127,8 @@ def post_export(desk: Desk, call: Call) -> File:
         path = Path(folder) / f"findings.{asked.format}"
         if asked.format == "html":
             found = Found(tuple(hits), tuple(hits), len(hits), 0, 0, None, None, 0, {})
-            write_wall(path, "Findings", found, hits, pictures)
-        else:
-            export_hits(hits, pictures, path, "Findings")
-        if not path.is_file():
+            write_wall(path, "Findings", found, hits, pictures, desk.archive)
+        elif export_hits(hits, pictures, path, "Findings") == len(hits) and asked.format != "csv":
             raise RefusedError(409, "no-place", "none of these findings has a place; choose csv or html")
         return File(path.read_bytes(), MEDIA[asked.format], name=path.name)
 
@@ -175,23 +171,11 @@ def _unpack(content: bytes, name: str, folder: Path) -> None:
         (folder / name).write_bytes(content)
         return
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as packed:
-            entries = [one for one in packed.infolist() if _SAFE.fullmatch(one.filename)]
-            if sum(one.file_size for one in entries) > MOST_REVIEW_BYTES:
-                raise RefusedError(413, "size", f"more than {MOST_REVIEW_BYTES} bytes of reviews")
-            for one in entries:
-                (folder / one.filename).write_bytes(packed.read(one))
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-        ValueError,
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-    ) as error:
+        entries = read_entries(content, _SAFE, MOST_REVIEW_BYTES)
+    except ValueError as error:
         raise RefusedError(422, "invalid", f"not a zip of reviews: {error}") from error
+    for entry, found in entries.items():
+        (folder / entry).write_bytes(found)
 
 
 _LIST = FindingList()

@@ -33,9 +33,10 @@ WIDTHS_PX = (168, 320, 480, 640, 960, 1280)
 
 
 class WidthAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How wide a picture is wanted, in pixels."""
+    """How wide a picture is wanted, in pixels; ``of`` is the finding's number, with which a browser may keep it."""
 
     width: int = 320
+    of: str = ""
 
 
 class CountAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,6 +138,8 @@ def tile_box(tile: int, rows: int, columns: int) -> tuple[float, float, float, f
 def get_row_picture(desk: Desk, call: Call) -> File:
     """Return the picture of a row, a tile marked."""
     seen = one_row(desk, int(call.path["row"]))
+    if call.query.of not in {"", seen.number}:
+        raise NotKeptError("no-picture", f"row {seen.row}: is another finding now; load the page again")
     width = next((one for one in WIDTHS_PX if one >= call.query.width), WIDTHS_PX[-1])
     flight = desk.flight_of(seen.row)
     jpeg = _large(desk, flight, seen, width)
@@ -144,7 +147,7 @@ def get_row_picture(desk: Desk, call: Call) -> File:
         jpeg = kept_picture(desk, flight, seen)
     if seen.tile and (grid := grid_of(desk.archive, seen.flight, seen.frame)) is not None:
         jpeg = cut_tile(jpeg, seen.tile, *grid)
-    return File(jpeg, "image/jpeg", tag=f"{seen.number}-{width}")
+    return File(jpeg, "image/jpeg", tag=f"{seen.number}-{width}" if call.query.of else None)
 
 
 def get_row_original(desk: Desk, call: Call) -> File:

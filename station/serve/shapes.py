@@ -85,7 +85,10 @@ class TileSource(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """What this server has; the page shows only what is possible."""
+    """What this server has; the page shows only what is possible.
+
+    ``banks_unread`` and ``tiles_unread`` name the label banks and remembered map files that cannot be read, and why.
+    """
 
     version: str
     archive: ArchiveInfo | None
@@ -93,8 +96,10 @@ class State(msgspec.Struct, frozen=True):
     flights: tuple[FlightInfo, ...]
     labels: tuple[str, ...]
     banks: tuple[BankInfo, ...]
+    banks_unread: tuple[str, ...]
     aircraft: tuple[AircraftInfo, ...]
     tiles: tuple[TileSource, ...]
+    tiles_unread: tuple[str, ...]
     upload_bytes: int
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from overflight.export.examples import FEWEST_BACKGROUND, ExampleLabel, label_from_examples
 from overflight.runtime.bank import SCHEMA, BankHeader, Label, LabelBank
-from overflight.runtime.errors import UsageError
+from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.signatures.signature_files import signature_path
 from overflight.station.search.matrix import Matrix
 from overflight.station.serve.endpoint import Call, File, RefusedError
@@ -19,6 +19,7 @@ from overflight.station.serve.rows import seen_rows
 from overflight.station.serve.shapes import BankAsked, BankInfo, Choices, CurvePoint, Histogram, Taught
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -108,6 +109,18 @@ def get_bank_file(desk: Desk, call: Call) -> File:
     """Return a label bank's file."""
     path, _ = desk.bank(call.path["id"])
     return File(path.read_bytes(), "application/octet-stream", name=path.name)
+
+
+def describe_banks(banks: Mapping[str, Path]) -> tuple[tuple[BankInfo, ...], tuple[str, ...]]:
+    """Return the banks, and for each that cannot be read the reason: one damaged file must not close the page."""
+    found: list[BankInfo] = []
+    unread: list[str] = []
+    for name, path in banks.items():
+        try:
+            found.append(describe_bank(name, path))
+        except OverflightError as error:
+            unread.append(str(error).replace(str(path), path.name))
+    return tuple(found), tuple(unread)
 
 
 def describe_bank(name: str, path: Path) -> BankInfo:

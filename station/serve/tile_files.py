@@ -68,22 +68,26 @@ def get_tile(desk: Desk, call: Call) -> File:
 
 def remembered() -> list[Path]:
     """Return the files of map tiles that are still there."""
+    return [path for path in _names() if path.is_file()]
+
+
+def _names() -> list[Path]:
     try:
-        names = msgspec.json.decode((home() / REMEMBERED).read_bytes(), type=list[str])
+        return [Path(name) for name in msgspec.json.decode((home() / REMEMBERED).read_bytes(), type=list[str])]
     except (OSError, msgspec.DecodeError):
         return []
-    return [path for name in names if (path := Path(name)).is_file()]
 
 
-def tile_sources() -> tuple[TileSource, ...]:
-    """Return the remembered files; one that cannot be read any more is left out."""
-    found = []
-    for path in remembered():
+def tile_sources() -> tuple[tuple[TileSource, ...], tuple[str, ...]]:
+    """Return the remembered files, and for each that cannot be read any more its name and the reason."""
+    found: list[TileSource] = []
+    unread: list[str] = []
+    for path in _names():
         try:
             found.append(describe_tiles(path))
-        except OverflightError:
-            continue
-    return tuple(found)
+        except OverflightError as error:
+            unread.append(str(error))
+    return tuple(found), tuple(unread)
 
 
 def tiles_id(path: Path) -> str:
@@ -103,7 +107,10 @@ def describe_tiles(path: Path) -> TileSource:
 @lru_cache(maxsize=32)
 def _described(path: Path, _size: int, _changed_ns: int) -> TileSource:
     """Describe a file once for each of its states: the zooms of a file of many gigabytes take seconds to look up."""
-    facts = _mb_facts(path) if path.suffix.lower() == ".mbtiles" else _pm_facts(path)
+    try:
+        facts = _mb_facts(path) if path.suffix.lower() == ".mbtiles" else _pm_facts(path)
+    except OSError as error:
+        raise UsageError(f"{path.name}: {error.strerror or error}") from error
     if facts["format"] not in MEDIA:
         raise UsageError(
             f"{path.name}: tiles of the format {facts['format']}; the page shows raster tiles (png, jpg, webp)"
@@ -219,5 +226,5 @@ def _pm_reader(file: Any) -> Any:
     except ImportError as error:
         raise UsageError("reading .pmtiles needs the serve extra; run: pip install 'overflight[serve]'") from error
     except Exception as error:  # the library raises what it meets
-        raise UsageError(f"not a PMTiles 3 file ({error})") from error
+        raise UsageError(f"{Path(file.name).name}: not a PMTiles 3 file ({error})") from error
     return reader

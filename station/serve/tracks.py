@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overflight.runtime.flight.directory import JOURNAL
+from overflight.runtime.json_input import decode_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,13 +58,12 @@ class Tracks:
 
 
 def _extend(track: _Track, connection: sqlite3.Connection) -> None:
-    decoder = msgspec.json.Decoder(_Posed)
     for row, record in connection.execute(
         "SELECT id, record FROM observations WHERE id > ? ORDER BY id", (track.last,)
     ):
         track.last = row
         try:
-            pose = decoder.decode(record).pose
+            pose = decode_json(record, _Posed).pose
         except msgspec.DecodeError:
             continue
         if pose is not None:

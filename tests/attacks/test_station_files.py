@@ -18,8 +18,8 @@ from overflight.station.bulk.urls import read_list
 from overflight.station.regions import read_boxes
 from overflight.station.review.store import _reviews
 from overflight.station.serve import tile_files
-from overflight.station.serve.endpoint import RefusedError
-from overflight.station.serve.reviewing import MOST_REVIEW_BYTES, _unpack
+from overflight.station.serve.endpoint import MOST_REVIEW_BYTES, RefusedError
+from overflight.station.serve.reviewing import _unpack
 
 TABLES = (
     "CREATE TABLE metadata (name TEXT, value TEXT); INSERT INTO metadata VALUES ('format', 'png');"

@@ -663,6 +663,54 @@ def _bulk_store(data: bytes, folder: Path) -> object:
     return None
 
 
+def _npz_seed() -> bytes:
+    import io
+
+    file = io.BytesIO()
+    np.savez_compressed(file, frames=np.zeros((2, 4, 4, 3), np.uint8), frame_embeddings=np.eye(2, dtype=np.float32))
+    return file.getvalue()
+
+
+def _npz(data: bytes, folder: Path) -> object:
+    from overflight.runtime.zip_input import read_arrays
+
+    return read_arrays(data, ("frames", "frame_embeddings"), 1 << 20)
+
+
+def _rows_settings() -> Any:
+    from overflight.station.bulk.records import Settings
+
+    return Settings(1, "", "", "t", "m", 4, 32, "cpu", "fp32", "e", 1, 64)
+
+
+def _rows_seed() -> bytes:
+    """A shard of three rows, one with a place."""
+    import io
+
+    from overflight.station.bulk.records import Item
+    from overflight.station.bulk.rows import Rows, Where, pyarrow, table_of
+
+    rows = Rows()
+    for name, place in (("a.jpg", None), ("b.jpg", Where(47.0, 8.0)), ("c.tif", Where(1, 2, ((0, 0), (1, 0), (1, 1))))):
+        rows.append(Item("still", "in", name, f"/in/{name}"), "0" * 64, name=name, place=place)
+        rows.vectors.append(np.eye(4, dtype=np.float32)[0])
+    file = io.BytesIO()
+    pyarrow().parquet.write_table(table_of(rows, _rows_settings()), file, compression="zstd")
+    return file.getvalue()
+
+
+def _bulk_rows(path: Path) -> object:
+    """A shard's Parquet file whose manifest states its hash, as an attacker would."""
+    from overflight.runtime.bundle import hash_file
+    from overflight.station.bulk.read_rows import read_rows
+    from overflight.station.bulk.records import Costs, ShardRecord
+    from overflight.station.bulk.rows import corners_of
+
+    costs = Costs(0, 0, 0, 0, 0, 0, 0)
+    record = ShardRecord(1, 0, "", 3, path.stat().st_size, hash_file(path), 0, (), (), costs, "h")
+    return [corners_of(row["geometry"]) for rows, _ in read_rows(path, record, _rows_settings()) for row in rows]
+
+
 _COCO = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "bbox": [1, 2, 30, 40.5]}]}
 _ANSWERS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -712,5 +760,7 @@ DOORS: dict[str, Door] = {
     "url-list": Door(_file("list.txt", _url_list), lambda: [b"# pictures\nhttps://h/a.jpg\ns3://b/*.tif\nc.jpg\n"]),
     "review-zip": Door(_review_zip, _review_seeds),
     "bulk-store": Door(_bulk_store, lambda: [b'{"number":0,"items":[]}', b'{"schema":1,"side":224,"width":4}']),
+    "bulk-rows": Door(_file("input.parquet", _bulk_rows), lambda: [_rows_seed()]),
+    "npz": Door(_npz, lambda: [_npz_seed()], (ValueError,)),
     "recording": Door(_file("input.bin", _recording), _recordings),
 }  # fmt: skip

@@ -68,10 +68,14 @@ def test_the_demo_archive_answers(tmp_path: Path) -> None:
         answers = demonstrate_archive(overflight, tmp_path / "flight", watch=lambda stream, observation: None)
     assert len(Archive(tmp_path / "flight" / "archive").flights()) == 3
     beach, *_, stadium = answers
-    assert beach.wall is not None
-    assert "data:image/jpeg" in beach.wall.read_text()
+    page, sheet, places = beach.files
+    written = page.read_text(encoding="utf-8")
+    assert "data:image/jpeg" in written
+    assert written.count('class="map"') >= 1
+    assert sheet.read_bytes()[:4] == b"\x89PNG"
+    assert places.read_bytes()[:2] == b"PK"
     assert stadium.answer.startswith("Not found")
-    assert stadium.wall is None
+    assert stadium.files == ()
 
 
 def test_command(

@@ -66,7 +66,8 @@ async function withUploads(pictures, use) {
 
 export const api = {
   state: () => get("/api/state"),
-  pictureAddress: (row, width) => `/api/rows/${row}/picture.jpg?width=${step(width)}`,
+  // With the finding's number, which never changes, a browser may keep the picture: rows are numbered anew in each archive.
+  pictureAddress: ({ row, number }, width) => `/api/rows/${row}/picture.jpg?${query({ width: step(width), of: number })}`,
   originalAddress: (row) => `/api/rows/${row}/original`,
   liveAddress: (id, frame) => `/api/live/${encodeURIComponent(id)}/picture.jpg?frame=${frame}`,
   row: (row) => get(`/api/rows/${row}`),

@@ -1,6 +1,7 @@
 // The frame of the page: words, tabs, and one view at a time, loaded when it is first opened.
 
 import { api } from "./api.js";
+import { choices } from "./choices.js";
 import { button, fill, h, icon } from "./dom.js";
 import { bindKeys, keyHelp } from "./keys.js";
 import { problem } from "./notices.js";
@@ -65,6 +66,7 @@ async function show() {
     const [module, state] = await Promise.all([import(`/assets/views/${view}.js`), api.state()]);
     if (mine !== turn) return;
     fill(main);
+    choices.only(state.flights);
     const gone = await module.show(main, { query, state });
     if (mine === turn) leave = gone ?? leave;
     else gone?.();

@@ -21,6 +21,15 @@ export const choices = {
     this.save();
   },
 
+  // What was chosen in another archive, which this address has shown before, means other rows here.
+  only(flights) {
+    const known = new Set(flights.map((one) => one.id));
+    const kept = { more: this.kept.more.filter((hit) => known.has(hit.flight)), less: this.kept.less.filter((hit) => known.has(hit.flight)) };
+    if (kept.more.length + kept.less.length === this.count) return;
+    this.kept = kept;
+    this.save();
+  },
+
   clear() {
     this.kept = { more: [], less: [] };
     this.save();

@@ -41,7 +41,7 @@ function facts(hit) {
 }
 
 function draw(content, hit, frame) {
-  const picture = h("img", { src: api.pictureAddress(hit.row, 1280), alt: t("picture.of", { name: describe(hit), label: hit.label ?? t("label.unknown") }) });
+  const picture = h("img", { src: api.pictureAddress(hit, 1280), alt: t("picture.of", { name: describe(hit), label: hit.label ?? t("label.unknown") }) });
   const region = new Region(picture);
   const search = (parameters) => {
     frame.close();
@@ -81,7 +81,7 @@ async function strip(section, title, none, load, open) {
   try {
     const hits = await load();
     const items = hits.map((hit) => h("button", { type: "button", class: "strip-item", onclick: () => open(hit), "aria-label": t("picture.open", { name: describe(hit) }) },
-      image(hit.row, 240, ""), h("span", { class: "small" }, describe(hit)), h("span", { class: "soft small" }, hit.label ?? t("label.unknown"))));
+      image(hit, 240, ""), h("span", { class: "small" }, describe(hit)), h("span", { class: "soft small" }, hit.label ?? t("label.unknown"))));
     fill(section, h("h3", null, title), hits.length ? h("div", { class: "strip", tabindex: 0, role: "group", "aria-label": title }, items) : h("p", { class: "soft small" }, none));
   } catch (error) {
     fill(section, h("h3", null, title), problem(error));

@@ -62,7 +62,7 @@ export class Findings {
 
   // A picture is asked for only when the list rests: a fast scroll over thousands asks for none.
   picture(element, finding) {
-    const address = finding ? api.pictureAddress(finding.row, 168) : "";
+    const address = finding ? api.pictureAddress(finding, 168) : "";
     if (element.dataset.address === address) return;
     element.dataset.address = address;
     element.removeAttribute("src");

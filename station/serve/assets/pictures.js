@@ -4,8 +4,8 @@ import { api } from "./api.js";
 import { button, h, icon } from "./dom.js";
 import { clock, number, t } from "./words.js";
 
-export function image(row, width, alt) {
-  const element = h("img", { src: api.pictureAddress(row, width), alt, loading: "lazy", decoding: "async" });
+export function image(hit, width, alt) {
+  const element = h("img", { src: api.pictureAddress(hit, width), alt, loading: "lazy", decoding: "async" });
   element.addEventListener("error", () => element.replaceWith(h("span", { class: "no-picture" }, icon("picture"), t("picture.none"))), { once: true });
   return element;
 }
@@ -28,7 +28,7 @@ export function card(hit, { open, actions = [] }) {
   const facts = [hit.label, hit.utc_ns ? clock(hit.utc_ns) : null].filter(Boolean).join(" · ");
   const better = fit(hit);
   const more = hit.grouped?.length ? t("picture.more", { count: hit.grouped.length }) : null;
-  const show = h("button", { type: "button", class: "card-open", "aria-label": t("picture.open", { name }) }, image(hit.row, 480, ""));
+  const show = h("button", { type: "button", class: "card-open", "aria-label": t("picture.open", { name }) }, image(hit, 480, ""));
   show.addEventListener("click", () => open(hit, show));
   const state = hit.state ? h("span", { class: `state ${hit.state}` }, t(`state.${hit.state}`)) : null;
   return h("figure", { class: "card", "data-row": hit.row }, show,

@@ -91,3 +91,17 @@ def files_of(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
         return {path.name: path.read_bytes() for path in sorted((tmp_path / name / "rows").glob("*.parquet"))}
 
     return read
+
+
+@pytest.fixture
+def bundle_with_bank(tmp_path: Path, colour_bundle: Bundle, colour_bank: Any) -> Bundle:
+    """Return the colour bundle with its bank inside."""
+    import shutil
+
+    from overflight.runtime.bundle import seal
+
+    folder = tmp_path / "bundle"
+    shutil.copytree(colour_bundle.directory, folder)
+    (folder / "labels").mkdir()
+    (folder / "labels" / "colours.safetensors").write_bytes(colour_bank.raw)
+    return seal(folder, colour_bundle.manifest)

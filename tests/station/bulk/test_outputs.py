@@ -96,20 +96,6 @@ def test_a_store_becomes_a_flight_of_an_archive(bulk: Bulk, write_mosaic: Callab
     assert places == 16
 
 
-@pytest.fixture
-def bundle_with_bank(tmp_path: Path, colour_bundle: Bundle, colour_bank: Any) -> Bundle:
-    """Return the colour bundle with its bank inside."""
-    import shutil
-
-    from overflight.runtime.bundle import seal
-
-    folder = tmp_path / "bundle"
-    shutil.copytree(colour_bundle.directory, folder)
-    (folder / "labels").mkdir()
-    (folder / "labels" / "colours.safetensors").write_bytes(colour_bank.raw)
-    return seal(folder, colour_bundle.manifest)
-
-
 def test_the_command_runs_resumes_and_reports(pictures: Path, tmp_path: Path, colour_bundle: Bundle) -> None:
     """Exit code 1 with the reason where a file failed; --json is one object; --plan embeds nothing."""
     (pictures / "bad.png").write_bytes(b"no picture")

@@ -140,6 +140,12 @@ def test_nothing_to_search_for_is_refused() -> None:
         ("被淹的道路", "flooded road"),
         ("红色屋顶", "red roof"),
         ("违法填湖", "illegal lake filling"),
+        ("海滩", "beach"),
+        ("一艘搁浅的渔船", "stranded fishing boat"),
+        ("冒浓烟的厂房", "thick smoke factory building"),
+        ("中学", "middle school"),  # 中 alone is a particle
+        ("马路", "road"),  # not a horse and a road
+        ("正在燃烧的垃圾堆", "burning garbage heap"),
     ],
 )
 def test_chinese_terms_are_translated(chinese: str, english: str) -> None:
@@ -151,6 +157,18 @@ def test_an_unknown_chinese_word_is_refused_by_name() -> None:
     """The text tower would read it as nothing."""
     with pytest.raises(UsageError, match="no translation for 龙"):
         translate("红色的龙")
+    with pytest.raises(UsageError, match="no translation for 没"):  # an embedding does not negate; --not does
+        translate("没有水的湖")
+
+
+def test_every_term_of_the_dictionary_is_one_pair() -> None:
+    """A term twice, or without its English, would be read as something else."""
+    from importlib import resources
+
+    text = (resources.files("overflight.station.search") / "dictionary.tsv").read_text(encoding="utf-8")
+    pairs = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
+    assert all(len(pair) == 2 and pair[1].isascii() and pair[1].strip() == pair[1] != "" for pair in pairs)
+    assert len({chinese for chinese, _ in pairs}) == len(pairs) >= 600
 
 
 def test_a_point_in_a_polygon() -> None:
@@ -175,8 +193,9 @@ def test_hits_become_files_that_other_programs_read(tmp_path: Path) -> None:
     (feature,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
     assert feature["properties"]["flight"] == "<first> & co"
     assert (tmp_path / "a.gpkg").read_bytes()[:6] == b"SQLite"
-    (row,) = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
+    row, without = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
     assert row["label"] == "'=cmd()"
+    assert (without["frame"], without["lat"], without["wkt"]) == ("8", "", "")
     with zipfile.ZipFile(tmp_path / "a.kmz") as kmz:
         assert kmz.namelist() == ["doc.kml", "files/1.jpg"]
         document = fromstring(kmz.read("doc.kml"))
@@ -189,8 +208,8 @@ def test_the_wall_shows_the_pictures(archive: Archive, colour_bundle: Bundle, tm
     found = search(archive, colour_bundle, texts(RED), embed=absent)
     pictures = pictures_of(archive, found.hits)
     assert all(picture.jpeg for picture in pictures)
-    write_wall(tmp_path / "wall.html", "red", found, found.hits, pictures)
+    write_wall(tmp_path / "wall.html", "red", found, found.hits, pictures, archive)
     assert (tmp_path / "wall.html").read_text().count("data:image/jpeg") == 2
     assert contact_sheet("red", found, found.hits, pictures).shape[2] == 3
-    write_wall(tmp_path / "wall.png", "red", found, found.hits, pictures)
+    write_wall(tmp_path / "wall.png", "red", found, found.hits, pictures, archive)
     assert (tmp_path / "wall.png").read_bytes()[:4] == b"\x89PNG"

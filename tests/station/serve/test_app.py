@@ -94,9 +94,10 @@ def test_a_row_is_searched_for_with_its_neighbours_and_its_picture(client: Any) 
     assert {hit["row"] for hit in part["hits"]} == {1, 5}
     assert client.get("/api/rows/1/neighbours").json()[0]["row"] == 5
     assert client.get("/api/rows/1/ground").json() == []
-    picture = client.get("/api/rows/1/picture.jpg?width=320")
+    address = f"/api/rows/1/picture.jpg?width=320&of={client.get('/api/rows/1').json()['number']}"
+    picture = client.get(address)
     assert picture.headers["content-type"] == "image/jpeg"
-    again = client.get("/api/rows/1/picture.jpg?width=320", headers={"If-None-Match": picture.headers["etag"]})
+    again = client.get(address, headers={"If-None-Match": picture.headers["etag"]})
     assert again.status_code == 304
 
 
@@ -336,9 +337,42 @@ def test_raster_tiles_are_remembered_and_served(client: Any, tmp_path: Path, mon
     assert client.post("/api/tiles", json={"path": "/etc/passwd"}).status_code == 400
 
 
-def add_footprint(flight: Path) -> None:
+def test_a_remembered_map_that_cannot_be_read_is_named(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is gone with its disk, one is damaged, one fails in reading: none just disappears from the list."""
+    monkeypatch.setenv("OVERFLIGHT_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    broken = [tmp_path / name for name in ("gone.mbtiles", "damaged.mbtiles", "failing.pmtiles")]
+    broken[1].write_bytes(b"no map")
+    broken[2].mkdir()
+    (tmp_path / "home" / "tiles.json").write_bytes(msgspec.json.encode([str(path) for path in broken]))
+    state = client.get("/api/state").json()
+    assert state["tiles"] == []
+    assert [text.split(":")[0] for text in state["tiles_unread"]] == [path.name for path in broken]
+    assert str(tmp_path) not in "".join(state["tiles_unread"])
+
+
+def test_a_damaged_label_bank_does_not_close_the_page(client: Any, archive: Archive) -> None:
+    """It is named; the other banks and views work."""
+    (archive.directory / "banks").mkdir()
+    (archive.directory / "banks" / "torn.safetensors").write_bytes(b"torn")
+    state = client.get("/api/state").json()
+    assert "torn.safetensors" in state["banks_unread"][0]
+    assert str(archive.directory) not in state["banks_unread"][0]
+
+
+def test_a_browser_keeps_a_picture_only_with_the_findings_number(client: Any) -> None:
+    """Immich 6955: rows have the same numbers in every archive, and a browser showed those of the last one."""
+    number = client.get("/api/rows/1").json()["number"]
+    assert "etag" not in client.get("/api/rows/1/picture.jpg").headers
+    assert "max-age" in client.get(f"/api/rows/1/picture.jpg?of={number}").headers["cache-control"]
+    assert client.get("/api/rows/1/picture.jpg?of=ffffffff-0").status_code == 204
+
+
+def add_footprint(flight: Path, west: float = 7.0, east: float = 7.1) -> None:
     """Give the frames of a flight a place."""
-    place = Place(46.0, 7.0, 5.0, footprint=((7.0, 46.0), (7.1, 46.0), (7.1, 46.1), (7.0, 46.1)))
+    place = Place(46.0, west, 5.0, footprint=((west, 46.0), (east, 46.0), (east, 46.1), (west, 46.1)))
     with closing(sqlite3.connect(flight / "journal.sqlite")) as connection, connection:
         for row, record in connection.execute("SELECT id, record FROM observations").fetchall():
             placed = msgspec.structs.replace(msgspec.json.decode(record, type=Observation), place=place)
@@ -359,6 +393,18 @@ def test_two_archives_of_one_flight_have_maps_of_their_own(
         drawn = open_client(archive.directory).get("/api/map").json()["flights"]
         found.append([one["footprints"][0]["row"] for one in drawn if one["footprints"]])
     assert found == [[1], [2]]
+
+
+def test_ground_on_the_date_line_is_drawn_in_one_piece(
+    fly_over: Callable[..., Path], open_client: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Its corners have longitudes of both signs; a map that joins them as they are draws around the earth."""
+    flight = fly_over("fiji", [RED])
+    add_footprint(flight, 179.95, -179.95)
+    archive = Archive(tmp_path / "archive")
+    archive.add(flight)
+    (drawn,) = open_client(archive.directory).get("/api/map").json()["flights"]
+    assert [lon for _, lon in drawn["bounds"]] == pytest.approx([179.95, 180.05])
 
 
 def test_a_picture_that_was_not_kept_is_no_error(

@@ -18,7 +18,7 @@ import pytest
 from overflight.runtime.flight.banks import BankInUse
 from overflight.runtime.flight.gauges import Status
 from overflight.station.serve import health_links, live
-from overflight.station.serve.health_links import HealthLinks
+from overflight.station.serve.health_links import HealthLinks, LinkState
 from overflight.station.serve.live_shapes import Aircraft, LiveEvent
 
 if TYPE_CHECKING:
@@ -93,6 +93,23 @@ def test_a_link_that_hangs_delays_the_others_by_a_moment(monkeypatch: pytest.Mon
         assert sum("hangs" in one for one in asked) == 1
     finally:
         free.set()
+
+
+def test_an_error_of_one_link_does_not_reach_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that nobody expected of a link ended the view of every flight."""
+
+    def read(address: str, before: object = None) -> LinkState:
+        if "odd" in address:
+            raise RecursionError("nested too deep")
+        return LinkState(status(), BANK, flight="/flights/first")
+
+    monkeypatch.setattr(health_links, "read_link", read)
+    links = HealthLinks(("http://odd:1", "http://works:1"))
+    until_s = time.monotonic() + 10
+    while (states := links.states())["http://works:1"].status is None and time.monotonic() < until_s:
+        pass
+    assert states["http://works:1"].status is not None
+    assert states["http://odd:1"].trouble == "http://odd:1 cannot be read (RecursionError: nested too deep)"
 
 
 def test_a_socket_that_never_answers_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,31 @@ def test_every_view_opens_without_a_complaint(
 
 
 @pytest.mark.slow
+def test_pages_of_a_search_stay_together(
+    fly_over: Callable[..., Path],
+    colour_bundle: Bundle,
+    start_station: Callable[..., str],
+    open_page: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """Immich 23883, 22508: what the second page added is there after the view was changed to the map and back."""
+    from overflight.station.archive import Archive
+
+    archive = Archive(tmp_path / "archive")
+    archive.add(fly_over("many", [(250 - n, 30 + n, 30) for n in range(57)]))
+    page = open_page()
+    page.goto(f"{start_station(archive.directory, '--bundle', colour_bundle.directory)}/#/search?like=1")
+    page.click("#next-page")
+    page.wait_for_selector(".card >> nth=56")
+    page.click("[data-show=map]")
+    page.wait_for_selector(".results-map")
+    page.click("[data-show=wall]")
+    page.wait_for_selector(".wall .card")
+    assert page.locator(".wall .card").count() == 57
+    assert page.locator("#next-page").count() == 0
+
+
+@pytest.mark.slow
 def test_an_event_that_ends_is_shown_as_over(
     fly_over: Callable[..., Path], start_station: Callable[..., str], open_page: Callable[..., Any]
 ) -> None:

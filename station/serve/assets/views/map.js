@@ -84,7 +84,13 @@ class FlightMap {
         this.useTiles(added);
       } catch (error) { fill(answer, notice(error.message, "bad")); }
     });
-    return h("section", null, h("h2", null, t("map.tiles")), h("div", { class: "stack tight" }, choice, h("p", { class: "soft small" }, t("map.tiles_text")), form, answer));
+    return h("section", null, h("h2", null, t("map.tiles")), h("div", { class: "stack tight" }, choice, h("p", { class: "soft small" }, t("map.tiles_text")), form, answer, this.unread()));
+  }
+
+  // A remembered file that lies on a disk which is not there now must not just disappear from the list.
+  unread() {
+    const files = this.state.tiles_unread ?? [];
+    return files.length ? h("div", { class: "soft small" }, t("map.tiles_unread"), h("ul", { class: "plain" }, files.map((text) => h("li", null, text)))) : null;
   }
 
   useTiles(source) {
@@ -118,7 +124,7 @@ class FlightMap {
 
   footprint(flight, one) {
     const shape = this.L.polygon(one.ring, { className: "footprint", weight: 1 });
-    shape.on("click", () => openPicture({ row: one.row, flight_name: flight.name, frame: one.frame, label: one.label }));
+    shape.on("click", () => openPicture({ row: one.row, number: one.number, flight_name: flight.name, frame: one.frame, label: one.label }));
     shape.bindTooltip(h("span", null, `${one.label ?? t("label.unknown")} · ${one.number}`), { sticky: true }).addTo(this.layers.footprints);
   }
 
@@ -143,7 +149,7 @@ class FlightMap {
     }
     const every = Math.ceil(seen.length / MOST_THUMBNAILS);
     const chosen = seen.filter((_, at) => at % every === 0);
-    for (const [one, wide] of chosen) group.addLayer(groundPicture(this.L, this.map, api.pictureAddress(one.row, wide > 320 ? 640 : 320), one.ring));
+    for (const [one, wide] of chosen) group.addLayer(groundPicture(this.L, this.map, api.pictureAddress(one, wide > 320 ? 640 : 320), one.ring));
     const count = chosen.length;
     this.readout.textContent = small && !count ? t("map.zoom_in") : count ? t("map.pictures", { count }) : "";
   }

@@ -143,9 +143,9 @@ class Review {
 
   showFinding(finding, index) {
     const name = describe(finding);
-    const picture = h("img", { src: api.pictureAddress(finding.row, 1280), alt: t("picture.of", { name, label: finding.label ?? t("label.unknown") }) });
+    const picture = h("img", { src: api.pictureAddress(finding, 1280), alt: t("picture.of", { name, label: finding.label ?? t("label.unknown") }) });
     const next = this.findings.at(index + 1);
-    if (next) new Image().src = api.pictureAddress(next.row, 1280);
+    if (next) new Image().src = api.pictureAddress(next, 1280);
     this.comment = h("textarea", { rows: 1, "aria-label": t("review.comment"), placeholder: t("review.comment_hint"), maxlength: 2000 });
     this.comment.addEventListener("keydown", (event) => {
       if (event.key === "Escape") { this.comment.value = ""; this.scroller.focus(); }

@@ -108,7 +108,7 @@ class Search {
       this.terms.texts.map((text) => chip(text, this.terms.texts, text)),
       this.terms.not.map((text) => chip(t("search.without", { term: text }), this.terms.not, text)),
       this.terms.like.map((like) => chip(like.region ? t("search.part") : like.name ?? t("search.like"), this.terms.like, like,
-        like.row === undefined ? null : h("img", { src: api.pictureAddress(like.row, 168), alt: "" }))));
+        like.row === undefined ? null : h("img", { src: api.pictureAddress(like, 168), alt: "" }))));
     this.chips.hidden = !this.chips.childElementCount;
   }
 
@@ -148,8 +148,9 @@ class Search {
   draw(found, page) {
     this.hits = page === 1 ? found.hits : [...this.hits, ...found.hits];
     this.found = found;
+    this.next = found.hits.length >= MOST ? page + 1 : null;
     this.drawAnswer(found);
-    this.drawResults(found.hits.length >= MOST ? page + 1 : null);
+    this.drawResults();
     announce(this.answer.textContent);
   }
 
@@ -160,7 +161,7 @@ class Search {
     if (found.unindexed) lines.push(t("search.unindexed", { count: found.unindexed }));
     const missing = !found.hits.length && !this.hits.length;
     const best = missing && found.best?.length ? button(t("search.rank"), { kind: "tiny", id: "rank", onclick: () => { this.rank = true; this.run(); } }) : null;
-    const segment = (name, symbol) => h("button", { type: "button", "aria-pressed": String(this.shown === name), "data-show": name, onclick: () => { this.shown = name; this.draw(this.found, 1); } }, icon(symbol), t(`search.as_${name}`));
+    const segment = (name, symbol) => h("button", { type: "button", "aria-pressed": String(this.shown === name), "data-show": name, onclick: () => { this.shown = name; this.drawAnswer(this.found); this.drawResults(); } }, icon(symbol), t(`search.as_${name}`));
     fill(this.answer, h("div", { class: `row apart ${missing ? "missing" : ""}` },
       h("div", null, h("h2", null, missing ? t("search.not_found") : t("search.found", { count: this.hits.length, searched: found.searched })),
         h("p", { class: "soft small" }, this.sure(found), lines.map((line) => ` ${line}`)), best),
@@ -175,7 +176,7 @@ class Search {
     return t(key, { rate: percent(found.false_alarm ?? 0, 1), count: found.held_out, searched: found.searched });
   }
 
-  async drawResults(next) {
+  async drawResults() {
     this.map?.remove();
     this.map = null;
     if (!this.hits.length) return void fill(this.results);
@@ -186,7 +187,7 @@ class Search {
     }));
     this.tray = h("div", { class: "tray" });
     fill(this.results, wall(this.hits, { open: openPicture, actions }),
-      next ? h("div", { class: "row centred" }, button(t("search.next"), { onclick: () => this.run(next), id: "next-page" })) : null, this.tray);
+      this.next ? h("div", { class: "row centred" }, button(t("search.next"), { onclick: () => this.run(this.next), id: "next-page" })) : null, this.tray);
     this.syncChoices();
   }
 
@@ -210,7 +211,8 @@ class Search {
     if (!element.isConnected) return map.remove();
     this.map = map;
     const places = placed.map((hit) => {
-      const marker = L.circleMarker([hit.lat_deg, hit.lon_deg], { className: "hit", radius: 9, weight: 2 }).addTo(map);
+      const lon = hit.lon_deg - 360 * Math.round((hit.lon_deg - placed[0].lon_deg) / 360); // together across the date line
+      const marker = L.circleMarker([hit.lat_deg, lon], { className: "hit", radius: 9, weight: 2 }).addTo(map);
       marker.bindTooltip(h("span", null, describe(hit))).on("click", () => openPicture(hit));
       return marker.getLatLng();
     });

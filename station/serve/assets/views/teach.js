@@ -46,7 +46,7 @@ class Teach {
       h("h2", null, icon(kind === "more" ? "plus" : "minus"), t(`teach.${kind}`), h("span", { class: "soft" }, String(choices.kept[kind].length))),
       choices.kept[kind].length ? h("div", { class: "thumbs" }, choices.kept[kind].map((hit) => h("button", {
         type: "button", class: "thumb", "aria-label": t("teach.take_back", { name: describe(hit) }), title: t("teach.take_back", { name: describe(hit) }), onclick: () => choices.toggle(kind, hit),
-      }, image(hit.row, 168, "")))) : h("p", { class: "soft small" }, t(`teach.${kind}_none`)));
+      }, image(hit, 168, "")))) : h("p", { class: "soft small" }, t(`teach.${kind}_none`)));
     fill(this.trays, tray("more"), tray("less"));
     const bar = h("i");
     bar.style.width = `${Math.min(100, (100 * choices.count) / ENOUGH)}%`;

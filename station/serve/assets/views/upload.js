@@ -52,7 +52,9 @@ class Upload {
     const banks = this.state.banks ?? [];
     if (this.way === "bank") {
       this.input = h("select", { id: "bank" }, banks.map(({ id, name, labels }) => h("option", { value: id }, t("upload.bank_option", { name, count: labels.length }))));
-      fill(this.question, h("label", null, h("span", { class: "label" }, t("upload.bank")), this.input));
+      const unread = this.state.banks_unread ?? [];
+      fill(this.question, h("label", null, h("span", { class: "label" }, t("upload.bank")), this.input),
+        unread.length ? h("div", { class: "soft small" }, t("upload.banks_unread"), h("ul", { class: "plain" }, unread.map((text) => h("li", null, text)))) : null);
     } else {
       this.input = h("textarea", { id: "texts", rows: 4, placeholder: t(`upload.${this.way}_hint`) });
       fill(this.question, h("label", null, h("span", { class: "label" }, t(`upload.${this.way}_label`)), this.input));
