@@ -54,7 +54,7 @@ def test_official_splits_are_used_and_need_every_class(tmp_path: Path) -> None:
 def test_caption_lines_that_are_none_are_refused(line: str, tmp_path: Path) -> None:
     """In one line, with the file."""
     (tmp_path / "captions.jsonl").write_text(line)
-    with pytest.raises(UsageError, match="captions.jsonl: not caption lines"):
+    with pytest.raises(UsageError, match=r"captions\.jsonl: not caption lines"):
         open_dataset(tmp_path)
 
 
