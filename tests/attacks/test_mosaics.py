@@ -12,7 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from overflight.runtime.errors import SourceError
+from overflight.runtime.geotiff.raster import Raster
 
 pytest.importorskip("tifffile")
 pytest.importorskip("cv2")
@@ -40,18 +44,10 @@ def tiff(size: tuple[int, int], piece: bytes = b"", **tags: int) -> bytes:
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(values)) + entries + bytes(4) + piece
 
 
-def _large_jpeg() -> bytes:
-    import cv2
-    import numpy as np
-
-    return bytes(cv2.imencode(".jpg", np.zeros((12_000, 12_000), np.uint8))[1])
-
-
 FILES: dict[str, Callable[[], bytes]] = {
     "rows": lambda: tiff((1, 0xFFFFFFFF), t279=0xFFFFFFFF),
     "columns": lambda: tiff((0xFFFFFFFF, 1), t279=0xFFFFFFFF),
     "pixels": lambda: tiff((0xFFFFFFFF, 0xFFFFFFFF), t279=0xFFFFFFFF),
-    "large jpeg": lambda: tiff((64, 64), jpeg := _large_jpeg(), t259=7, t262=6, t277=3, t322=64, t323=64, t325=len(jpeg)),
     "long piece": lambda: tiff((64, 64), t259=8, t322=64, t323=64, t325=300_000_000),
 }
 
@@ -67,3 +63,17 @@ def test_a_hostile_mosaic_costs_nothing(name: str, limited: Callable[..., Any], 
     ended = limited(_READ, str(path))
     assert "refused" in ended.said, ended.said
     assert ended.peak_mb < 200
+
+
+def test_a_jpeg_tile_is_not_decoded_at_the_size_that_it_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile of 64 px whose JPEG states 65,500 px would take 12 GB."""
+    simplejpeg = pytest.importorskip("simplejpeg")
+    cv2 = pytest.importorskip("cv2")
+    jpeg = bytearray(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes())
+    start = jpeg.index(b"\xff\xc0")
+    jpeg[start + 5 : start + 9] = struct.pack(">HH", 65_500, 65_500)
+    path = tmp_path / "mosaic.tif"
+    path.write_bytes(tiff((64, 64), bytes(jpeg), t259=7, t262=6, t277=3, t322=64, t323=64, t325=len(jpeg)))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("room was made for it"))
+    with pytest.raises(SourceError, match="cannot be decoded"):
+        Raster(path).segment(0)
