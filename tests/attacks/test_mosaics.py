@@ -9,6 +9,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -75,5 +76,5 @@ def test_a_jpeg_tile_is_not_decoded_at_the_size_that_it_states(tmp_path: Path, m
     path = tmp_path / "mosaic.tif"
     path.write_bytes(tiff((64, 64), bytes(jpeg), t259=7, t262=6, t277=3, t322=64, t323=64, t325=len(jpeg)))
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("room was made for it"))
-    with pytest.raises(SourceError, match="cannot be decoded"):
-        Raster(path).segment(0)
+    with closing(Raster(path)) as raster, pytest.raises(SourceError, match="cannot be decoded"):
+        raster.segment(0)
