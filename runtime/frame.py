@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from overflight.runtime.pose.camera_model import CameraModel
+    from overflight.runtime.pose.record import Pose
     from overflight.runtime.window import Window
 
 ChannelOrder = Literal["rgb", "bgr"]
@@ -26,7 +28,8 @@ class Frame:
     clock, as far as the source tells, else when it reached this process: ages and intervals are measured from it.
     ``captured_utc_ns`` is the same since the epoch, None for a recording that does not tell. ``media_ns`` is the
     position in a recording, None where it has no time stamps; ``name`` is the file a still came from, ``dropped`` what
-    was lost just before this frame, by reason. ``window`` is where the frame lies in a larger picture.
+    was lost just before this frame, by reason. ``window`` is where the frame lies in a larger picture. ``pose``
+    and ``camera`` are what a live stream's own metadata says of where its camera was and how it looked.
     """
 
     picture: Picture
@@ -38,6 +41,8 @@ class Frame:
     name: str | None = None
     dropped: dict[str, int] = field(default_factory=dict)
     window: Window | None = None
+    pose: Pose | None = None
+    camera: CameraModel | None = None
 
     @property
     def pixels(self) -> NDArray[np.uint8]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_ENTRIES = 1_000
-# Of bzip2 and LZMA zipfile inflates whatever there is, however little is asked for: 354 bytes became 300 MB.
 _NO_HEADER = (ValueError, EOFError, TypeError, SyntaxError, TokenError, LookupError, RecursionError, MemoryError)
+# Of bzip2 and LZMA zipfile inflates whatever there is, however little is asked for: 354 bytes became 300 MB.
 _KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 

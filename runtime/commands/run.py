@@ -90,7 +90,7 @@ def _read_config(context: click.Context, option: click.Parameter, path: Path | N
 @click.option(
     "--pose",
     metavar="SOURCE",
-    help="Telemetry: stills, FILE.srt|csv|gpx|mp4|ts|tlog|bin, udpin:0.0.0.0:14550, or a serial port.",
+    help="Telemetry: stills, stream, FILE.srt|csv|gpx|mp4|ts|tlog|bin, udpin:0.0.0.0:14550, or a serial port.",
 )
 @click.option(
     "--camera",

@@ -28,6 +28,7 @@ _CHECKSUM, _TIME = 1, 2
 _LARGEST_SET = 1 << 16
 MAX_BYTES = 64 << 20  # of bare metadata; an hour at 30 sets a second takes 20 MB
 MAX_VIDEO_BYTES = 1 << 40
+_KEEP_NS = 60_000_000_000
 
 
 @dataclass(frozen=True)
@@ -233,18 +234,63 @@ def _packets(path: Path) -> Iterator[tuple[int | None, bytes]]:
 def _timed(container: Any, streams: list[Any]) -> Iterator[tuple[int | None, bytes]]:
     video = next(iter(container.streams.video), None)
     start = video.start_time * video.time_base if video is not None and video.start_time is not None else 0
-    begun: tuple[int | None, bytes] = (None, b"")
+    joined = Joined()
     for packet in container.demux(*streams):
-        stamp, content = packet.pts, bytes(packet)
+        stamp = packet.pts
         media_ns = None if stamp is None else round((stamp * packet.time_base - start) * 1_000_000_000)
-        if begun[1] and not content.startswith(UNIVERSAL_KEY):  # a set may be cut between two packets
-            media_ns, content = begun[0], begun[1] + content
-        begun = media_ns, _unfinished(content)
-        whole = content[: len(content) - len(begun[1])]
+        media_ns, whole = joined.put(media_ns, bytes(packet))
         if UNIVERSAL_KEY in whole:
             yield media_ns, whole
-    if begun[1]:
-        yield begun
+    if joined.rest:
+        yield joined.rest_ns, joined.rest
+
+
+class Joined:
+    """Puts sets together that are cut between two packets. ``rest`` is what still waits, from ``rest_ns`` on."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+        self.rest_ns: int | None = None
+
+    def put(self, t_ns: int | None, content: bytes) -> tuple[int | None, bytes]:
+        """Take a packet's content; return what is complete now, and its time."""
+        if self.rest and not content.startswith(UNIVERSAL_KEY):
+            t_ns, content = self.rest_ns, self.rest + content
+        self.rest, self.rest_ns = _unfinished(content), t_ns
+        return t_ns, content[: len(content) - len(self.rest)]
+
+
+class LiveMetadata:
+    """The metadata of a stream as it comes in, on the clock of the stream's time stamps; the last minute is kept.
+
+    ``note`` says how much of it was damaged.
+    """
+
+    def __init__(self) -> None:
+        self.note: str | None = None
+        self._track = PoseTrack("media", keep_ns=_KEEP_NS)
+        self._joined = Joined()
+        self._last_ns: int | None = None
+        self._sets = self._damaged = 0
+
+    def put(self, stamp_ns: int, content: bytes) -> None:
+        """Take the content of a packet with its time stamp."""
+        if self._last_ns is not None and stamp_ns < self._last_ns - _KEEP_NS:  # the sender started again
+            self._track = PoseTrack("media", keep_ns=_KEEP_NS)
+        self._last_ns = stamp_ns
+        begun_ns, whole = self._joined.put(stamp_ns, content)
+        for body in _local_sets(whole):
+            self._sets += 1
+            values = None if body is None else decode_local_set(body)
+            if values is not None:
+                values.add_to(self._track, stamp_ns if begun_ns is None else begun_ns)
+                continue
+            self._damaged += 1
+            self.note = f"{self._damaged} of {self._sets} metadata sets were damaged and left out"
+
+    def at(self, stamp_ns: int) -> tuple[Pose | None, CameraModel | None]:
+        """Return the pose and the camera of the picture with this time stamp, None where they are not known."""
+        return self._track.at(stamp_ns), self._track.camera_at(stamp_ns)
 
 
 def _unfinished(content: bytes) -> bytes:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from overflight.runtime.pose.record import Pose
     from overflight.runtime.pose.track import PoseTrack
 
-STILLS = "stills"
+STILLS, STREAM = "stills", "stream"
+NO_METADATA_S = 5.0
 ON_THE_GROUND_M = 2.0  # a barometer's noise before take-off
 LIVE = ("udpin:", "udpout:", "udp:", "tcp:", "tcpin:", "/dev/", "mavlink:")
 
@@ -138,16 +139,47 @@ class TrackPoses:
                 return frame.media_ns
 
 
+class StreamPoses:
+    """Poses that a live stream carries itself, as MISB KLV beside its pictures."""
+
+    takeoff = None  # the stream began in the air, or is joined there
+
+    def __init__(self) -> None:
+        self._begun_ns: int | None = None
+        self._unknown = False
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """That the stream has said nothing for long."""
+        silent = f"no position in the stream for {NO_METADATA_S:g} s; expected MISB KLV in a transport stream"
+        return (silent,) if self._unknown else ()
+
+    def of(self, frame: Frame) -> Pose | None:
+        """Return the pose that the stream gives a frame."""
+        if frame.pose is None:
+            self._begun_ns = self._begun_ns or frame.captured_ns
+            self._unknown |= frame.captured_ns - self._begun_ns > NO_METADATA_S * 1e9
+            return None
+        return msgspec.structs.replace(frame.pose, utc_ns=frame.pose.utc_ns or frame.captured_utc_ns or 0)
+
+    def camera(self, frame: Frame) -> CameraModel | None:
+        """Return the camera that the stream describes."""
+        return frame.camera
+
+
 def open_poses(uri: str, *, directory: Path | None = None, vehicle: Autopilot | None = None) -> Poses:
     """Open telemetry by its address.
 
-    ``stills`` (Exif and XMP of the frames' own files, under ``directory``); a file ``.srt``, ``.csv``, ``.gpx``,
+    ``stills`` (Exif and XMP of the frames' own files, under ``directory``); ``stream`` (MISB KLV of a live transport
+    stream); a file ``.srt``, ``.csv``, ``.gpx``,
     ``.mp4`` (GoPro), ``.ts`` (MISB KLV), ``.tlog``, ``.bin``, ``.ulg``, each with ``?start=ISO-TIME`` and
     ``?shift_s=SECONDS``, a ``.tlog`` of several aircraft with ``?system=NUMBER``; or a live MAVLink address
     (``udpin:0.0.0.0:14550``), whose ``vehicle`` may be open already. Raises UsageError, MissingError or SourceError.
     """
     if uri == STILLS:
         return StillPoses(directory or Path())
+    if uri == STREAM:
+        return StreamPoses()
     if uri.startswith(LIVE):
         from overflight.runtime.pose.autopilot import Address, Autopilot
 

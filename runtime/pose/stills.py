@@ -26,6 +26,7 @@ _LAT_REF, _LAT, _LON_REF, _LON, _ALT_REF, _ALT, _TIME, _STATUS, _DATE, _H_ACC = 
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # of a focal plane's resolution
 _FIRST_YEAR_NS = 631_152_000_000_000_000  # 1990: before it no receiver put a time into a picture
 _TWO_DAYS_NS, _ROLLOVER_NS = 172_800_000_000_000, 1024 * 604_800_000_000_000
+_DAY = re.compile(r"\d{4}[:/.-]?\d\d[:/.-]?\d\d|\d{4}-?W?\d\d-?\d")
 RTK_FIXED = "50"
 RTK_H_ACC_M = 0.05
 APART_M = 100.0  # two positions of one picture further apart than this are worth a word
@@ -205,8 +206,13 @@ def _clock(parts: Value | None) -> str:
 
 
 def _iso(text: str) -> str:
-    """Turn what stands between a date's numbers in Exif, colons above all, into hyphens."""
+    """Turn what stands between a date's numbers in Exif, colons above all, into hyphens. Raises ValueError.
+
+    A month or day of one digit is no date (Exif 2.32, 4.6.5 and 4.6.6): which of them lost a digit is not known.
+    """
     day, mark, clock = text.strip().replace("T", " ", 1).partition(" ")
+    if mark and not _DAY.fullmatch(day):
+        raise ValueError(f"{text!r} is not a time")
     return f"{re.sub('[:/.]', '-', day)}T{clock.strip()}" if mark else text.strip()
 
 

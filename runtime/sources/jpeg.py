@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from overflight.runtime.pose.tag_blocks import MAX_PIECES, find_tag_blocks
+from overflight.runtime.sources.decoder import DAMAGED_BLOCK, has_pyav, overheard, pyav
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +23,7 @@ _ORIENTATION = 0x0112
 # The library warns of these too, and the picture is whole. More bytes left over at the end are damage: after it the
 # decoder lost its place.
 _HARMLESS = re.compile(r"\b[12] extraneous bytes before marker 0xd9|Invalid SOS parameters|JFIF|Unknown Adobe")
+_LOST = re.compile("premature end of data segment|bad Huffman code")
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
 _OTHER_FRAMES = frozenset({0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)})
 
@@ -83,7 +86,34 @@ def decode(raw: bytes) -> NDArray[np.uint8] | None:
         if not _HARMLESS.search(str(error)):
             raise
         pixels = simplejpeg.decode_jpeg(raw, "BGR", strict=False)
+    if has_pyav():
+        _look_again(raw)
     return upright(pixels, orientation(raw))
+
+
+def is_damaged(raw: bytes) -> bool:
+    """Whether libjpeg finds a film's picture damaged; bytes too many at its end are not, for webcams write them."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return False
+    try:
+        simplejpeg.decode_jpeg(raw, "GRAY", min_height=1, min_width=1, strict=True)  # an eighth of the size
+    except ValueError as error:
+        return bool(_LOST.search(str(error)))
+    return False
+
+
+def _look_again(raw: bytes) -> None:
+    """Raise ValueError where FFmpeg's decoder finds damage: libjpeg passes over blocks of more than 64 coefficients."""
+    av = pyav()
+    context = av.CodecContext.create("mjpeg", "r")
+    context.thread_count = 1
+    context.options = {"lowres": "3"}  # an eighth of the size: the coded data is read all the same
+    with overheard() as lines, suppress(av.FFmpegError, ValueError):  # it knows fewer kinds of JPEG than libjpeg
+        context.decode(av.Packet(raw))
+    if damage := next((line.strip() for _, _, line in lines if DAMAGED_BLOCK.search(line)), None):
+        raise ValueError(f"Corrupt JPEG data: {damage}")
 
 
 def size(raw: bytes) -> tuple[int, int] | None:

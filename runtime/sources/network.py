@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from overflight.runtime.errors import SourceError
 from overflight.runtime.frame import Frame
+from overflight.runtime.pose.klv import LiveMetadata
 from overflight.runtime.redact import redact
 from overflight.runtime.sources import datagrams
 from overflight.runtime.sources.capture_clock import CaptureClock
@@ -83,14 +84,20 @@ class LiveVideo:
             if container.format.name in _BARE:
                 container.flags &= ~_NO_PARSE
             dating = _Dating(stream, container.format.name, self._datagrams)
-            for parts in self._pictures(container.demux(stream)):
+            data = [one for one in container.streams if one.type == "data"]
+            metadata = LiveMetadata() if data else None
+            packets = container.demux(stream, *data)
+            if metadata is not None:
+                packets = self._without_metadata(packets, metadata, dating)
+            for parts in self._pictures(packets):
                 packet, arrived_ns = _joined(parts), self.heard_ns
                 dating.arrive(packet, arrived_ns, parts[0].pos)
                 for decoded, picture in decoder.decode(packet, corrupt=any(part.is_corrupt for part in parts)):
                     captured_ns = dating.captured_ns(decoded, arrived_ns)
                     if picture is not None and not self._is_stale(captured_ns, arrived_ns):
                         utc_ns = time.time_ns() - (time.monotonic_ns() - captured_ns)
-                        yield Frame(picture, number, captured_ns, utc_ns)
+                        said = metadata.at(dating.stamp_ns(decoded.pts)) if metadata is not None else (None, None)
+                        yield Frame(picture, number, captured_ns, utc_ns, pose=said[0], camera=said[1])
                     number += 1
                 self._dropped["damaged"] += decoder.damaged
                 decoder.damaged = 0
@@ -116,6 +123,16 @@ class LiveVideo:
                 parts = []
         if parts:
             yield parts
+
+    def _without_metadata(self, packets: Iterator[Any], metadata: LiveMetadata, dating: _Dating) -> Iterator[Any]:
+        """Yield the pictures' packets and collect those beside them."""
+        for packet in packets:
+            if packet.stream.type == "video":
+                yield packet
+            elif packet.size:
+                metadata.put(dating.stamp_ns(packet.pts), bytes(packet))
+                if metadata.note is not None:
+                    self.notes = [metadata.note]
 
     def take_dropped(self) -> Counter[str]:
         """Return what was not passed on since the last call, by reason."""
@@ -225,6 +242,10 @@ class _Dating:
         if self._counted is None:
             came_ns = self._clock.captured_ns(self._ns(decoded.pts), came_ns)
         return came_ns - (int(median(self._intervals)) if self._held and self._intervals else 0)
+
+    def stamp_ns(self, pts: int | None) -> int:
+        """Return a time stamp in nanoseconds; that of the last picture for what has none."""
+        return (self._last_ns or 0) if pts is None else self._ns(pts)
 
     def _ns(self, pts: int) -> int:
         return int(pts * self._time_base * 1_000_000_000)

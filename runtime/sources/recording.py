@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from overflight.runtime.errors import SourceError
 from overflight.runtime.frame import Frame
-from overflight.runtime.sources.decoder import Decoder, pyav
+from overflight.runtime.sources import jpeg
+from overflight.runtime.sources.decoder import Decoder, attentive, pyav
 from overflight.runtime.sources.extent import missing_bytes
 
 if TYPE_CHECKING:
@@ -49,18 +50,21 @@ class VideoFile:
             self._container.close()
             raise
         self._stream.thread_type = "AUTO"
+        self._context = attentive(self._stream.codec_context)
         self._dropped: Counter[str] = Counter()
         self.notes: list[str] = []
         self.count = self._stream.frames or self._estimate() or self._counted()
 
     def frames(self) -> Iterator[Frame]:
         """Decode picture by picture. Raises SourceError at the end of a recording that stops before it should."""
-        decoder = Decoder(self._stream.codec_context, self._stream, listening=False)
+        jpegs = self._context.name == "mjpeg"  # its decoder has one thread, and only its messages tell of damage
+        decoder = Decoder(self._context, self._stream, listening=jpegs)
         clock = _MediaClock(self._stream, self._stated_interval_ns())
         number = whole = 0
         try:
             for packet in self._packets():
-                for decoded, picture in decoder.decode(packet):
+                damaged = packet.is_corrupt or (jpegs and jpeg.is_damaged(bytes(packet)))
+                for decoded, picture in decoder.decode(packet, corrupt=damaged):
                     media_ns = clock.of(decoded)
                     if picture is not None:
                         whole += 1
@@ -88,7 +92,7 @@ class VideoFile:
         PyAV frees a decoder while it holds Python's lock. A thread that still works on a damaged picture needs that
         lock, to free what goes with the packet, and the two would wait for each other without end.
         """
-        self._stream.codec_context.flush_buffers()
+        self._context.flush_buffers()
 
     def _packets(self) -> Iterator[Any]:
         av = pyav()

@@ -31,18 +31,9 @@ class Snapshots:
         address, _, every = address.partition("#every=")
         try:
             self._interval_s = float(every or INTERVAL_S)
-            parts = urlsplit(address)
-            host = parts.hostname or ""
-            port = f":{parts.port}" if parts.port else ""
+            self._url, self._opener = web_page(address)
         except ValueError as error:
             raise UsageError(f"{name}: not understood; expected http://HOST/PICTURE.jpg#every=1") from error
-        self._url = urlunsplit((parts.scheme, host + port, parts.path, parts.query, ""))
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        if parts.username:
-            passwords.add_password(None, self._url, unquote(parts.username), unquote(parts.password or ""))
-        self._opener = urllib.request.build_opener(
-            urllib.request.HTTPBasicAuthHandler(passwords), urllib.request.HTTPDigestAuthHandler(passwords)
-        )
 
     def frames(self) -> Iterator[Frame]:
         """Ask for picture after picture. Raises SourceError when one cannot be had."""
@@ -63,11 +54,30 @@ class Snapshots:
             with self._opener.open(self._url, timeout=TIMEOUT_S) as answer:
                 raw = bytes(answer.read(_MOST_BYTES + 1))
         except urllib.error.HTTPError as error:
-            advice = {401: "wrong user name or password", 404: "nothing under this path; check the path"}
-            raise SourceError(f"{self.name}: {advice.get(error.code, f'the camera refused: {error.code}')}") from error
+            raise SourceError(refusal(self.name, error)) from error
         except OSError as error:
             reason = getattr(error, "reason", error)
             raise SourceError(f"{self.name}: {reason}; check the address and the network") from error
         if len(raw) > _MOST_BYTES:
             raise SourceError(f"{self.name}: a picture of more than {_MOST_BYTES >> 20} MB; check the address")
         return raw
+
+
+def web_page(address: str) -> tuple[str, urllib.request.OpenerDirector]:
+    """Return an address without its user, and what opens it as that user. Raises ValueError."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    url = urlunsplit((parts.scheme, host + port, parts.path, parts.query, ""))
+    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    if parts.username:
+        passwords.add_password(None, url, unquote(parts.username), unquote(parts.password or ""))
+    return url, urllib.request.build_opener(
+        urllib.request.HTTPBasicAuthHandler(passwords), urllib.request.HTTPDigestAuthHandler(passwords)
+    )
+
+
+def refusal(name: str, error: urllib.error.HTTPError) -> str:
+    """Say in one line why a camera refused."""
+    advice = {401: "wrong user name or password", 404: "nothing under this path; check the path"}
+    return f"{name}: {advice.get(error.code, f'the camera refused: {error.code}')}"

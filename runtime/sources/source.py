@@ -14,6 +14,7 @@ from overflight.runtime.sources.camera import Camera
 from overflight.runtime.sources.decoder import has_pyav
 from overflight.runtime.sources.image import SUFFIXES as STILL_SUFFIXES
 from overflight.runtime.sources.mosaic import Mosaic, View, is_mosaic
+from overflight.runtime.sources.motion_jpeg import HttpVideo
 from overflight.runtime.sources.network import LiveVideo
 from overflight.runtime.sources.pipeline import Pipeline, gstreamer, has_gstreamer, network, recording, srt
 from overflight.runtime.sources.recording import VideoFile
@@ -93,10 +94,13 @@ def _stream(scheme: str, where: str, name: str) -> Source:
     """Choose the reader of a network stream. SRT is GStreamer's: PyAV's wheels are built without it."""
     if scheme == "srt":
         return Pipeline(srt(where), name, listens="mode=listener" in where)
-    if scheme in {"http", "https"} and Path(urlsplit(where).path).suffix.lower() in STILL_SUFFIXES:
+    web = scheme in {"http", "https"}
+    if web and ("#every=" in where or Path(urlsplit(where).path).suffix.lower() in STILL_SUFFIXES):
         return Snapshots(where, name)
     if not has_pyav():
         return Pipeline(network(where), name)
+    if web:
+        return HttpVideo(where, name)
     return RtspVideo(where, name) if scheme in {"rtsp", "rtsps"} else LiveVideo(where, name)
 
 

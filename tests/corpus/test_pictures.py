@@ -46,6 +46,7 @@ REFUSED = {
     "zero-sector.jpg": "damaged",
     "junk-sector.jpg": "cut off|damaged",
     "progressive-hole.jpg": "damaged",
+    "long-block.jpg": "damaged",
     "cut.png": "cut off",
     "flipped-bit.png": "damaged",
     "nothing.tif": "holds no number",

@@ -21,6 +21,12 @@ HERE = Path(__file__).resolve().parent
 WIDTH, HEIGHT = 96, 64
 MP4 = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0\0\x01\0mdat" + bytes(range(200)) + b"\xff\xda\xff\xd9" * 10
 
+# 8 x 8 grey pixels, whose only block has four runs of 15 zeros and a value: its last lies behind the 64th.
+LONG_BLOCK = bytes.fromhex(
+    "ffd8ffdb004300" + "01" * 64 + "ffc0000b080008000801011100" + "ffc400140001" + "00" * 16
+    + "ffc40015100002" + "00" * 14 + "f100" + "ffda0008010100003f00124fffd9"
+)  # fmt: skip
+
 
 def scene() -> NDArray[np.uint8]:
     """Four quarters: red, green, blue and white, with a little texture."""
@@ -113,6 +119,7 @@ def files() -> dict[str, bytes]:
         "trailer.png": upright + b"tail" * 100,
         "deep.png": png(sixteen),
         "deep-12-bit.png": png((sixteen >> 4).astype(np.uint16)),
+        "long-block.jpg": LONG_BLOCK,
         "cut.png": upright[:-20],
         "flipped-bit.png": hole(upright, 0.5, 1, upright[len(upright) // 2] ^ 1),
         "wrong-text-checksum.png": upright[:33] + hole(chunk(b"tEXt", b"a\0b"), 0.99, 1, 7) + upright[33:],

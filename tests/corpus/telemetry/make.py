@@ -214,6 +214,7 @@ def stills() -> dict[str, bytes]:
             tiff([], [], [tag for tag in gps() if tag[0] < 5]),
             xmp({"GPSAltitude": "2361/50", "GPSAltitudeRef": "0"}, "exif", "http://ns.adobe.com/exif/1.0/"),
         ),
+        "date-one-digit.jpg": timed(text(0x1D, "2024:5:1"), clock),
         "date-slashes.jpg": timed(text(0x1D, "2024/05/01"), clock),
         "offset-na-gps-good.jpg": timed(day, clock, exif=(text(0x9003, "2024:05:01 12:00:05"), text(0x9011, "N/A"))),
         "taken-fraction.jpg": timed(

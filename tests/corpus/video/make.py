@@ -109,6 +109,27 @@ def _damaged(folder: Path, plain: Path) -> None:
     packets = [transport[at : at + 188] for at in range(0, len(transport), 188)]
     kept = [packet for place, packet in enumerate(packets) if place < 20 or chance.random() > 0.02]
     (folder / "lossy.ts").write_bytes(b"".join(kept))
+    larger = ["-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25:duration=4"]
+    for name, options in {
+        "h264.mkv": ["-c:v", "libx264", "-g", "10"],
+        "h265.mkv": ["-c:v", "libx265", "-x265-params", "keyint=10:log-level=none"],
+        "vp9.mkv": ["-c:v", "libvpx-vp9", "-b:v", "400k", "-g", "10", "-deadline", "realtime"],
+        "mjpeg.mkv": ["-c:v", "mjpeg"],
+    }.items():
+        whole = folder / f"whole-{name}"
+        ffmpeg(*larger, "-pix_fmt", "yuvj420p" if name == "mjpeg.mkv" else "yuv420p", *options, whole)
+        (folder / f"noise-{name}").write_bytes(_overwritten(whole, head=name == "h265.mkv"))
+
+
+def _overwritten(film: Path, *, head: bool) -> bytes:
+    """Put 16 bytes of noise into 12 of a film's pictures, into what says how they are coded or anywhere behind it."""
+    raw, chance = bytearray(film.read_bytes()), random.Random(4)
+    with av.open(str(film)) as source:
+        packets = [bytes(packet) for packet in source.demux(video=0) if packet.size > 200]
+    for packet in chance.sample(packets, 12):
+        at = raw.index(packet) + (8 if head else chance.randrange(len(packet) // 4, len(packet) - 24))
+        raw[at : at + 16] = chance.randbytes(16)
+    return bytes(raw)
 
 
 if __name__ == "__main__":

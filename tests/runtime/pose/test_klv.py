@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from overflight.runtime.errors import SourceError
 from overflight.runtime.frame import Frame
 from overflight.runtime.geodesy import distance_m
-from overflight.runtime.pose.geotag import Geotagger
-from overflight.runtime.pose.klv import decode_local_set, read_klv
+from overflight.runtime.pose.geotag import Geotagger, Location
+from overflight.runtime.pose.klv import LiveMetadata, decode_local_set, read_klv
+from overflight.runtime.sources.network import LiveVideo
 
 MAKE = runpy.run_path(str(Path(__file__).parents[2] / "corpus" / "telemetry" / "make.py"))
 START_US = 1_714_557_600_000_000
@@ -140,3 +141,41 @@ def test_a_set_cut_between_two_packets_is_joined(tmp_path: Path) -> None:
     track = read_klv(path)
     assert len(track) == 5
     assert track.refused == ()
+
+
+def test_a_live_stream_places_its_own_pictures(tmp_path: Path) -> None:
+    """Each with what was said last, at most five pictures ago; a camera that looks down from 100 m sees 73 m across."""
+    transport_stream(tmp_path / "live.ts")
+    tagger, source = Geotagger.open("stream"), LiveVideo(str(tmp_path / "live.ts"), "live")
+    seen: list[tuple[Frame, Location]] = []
+    with pytest.raises(SourceError, match="the sender ended the stream"):
+        for frame in source.frames():
+            seen.append((frame, tagger.locate(frame)))  # noqa: PERF401 - what came before the end counts
+    assert len(seen) == 50
+    for frame, where in seen[2:]:
+        pose, place = where.pose, where.place
+        assert pose is not None
+        assert place is not None
+        assert place.footprint
+        behind_m = distance_m((46 + frame.number * 1e-6, 7.0), (pose.lat_deg, pose.lon_deg))
+        assert behind_m < 0.6
+        assert pose.utc_ns == pytest.approx(START_US * 1000 + frame.number * 40_000_000, abs=1e6)
+        left, right = ((lat, lon) for lon, lat in place.footprint[:2])
+        assert distance_m(left, right) == pytest.approx(73, abs=1)
+    assert tagger.refused == ()
+
+
+def test_a_stream_without_metadata_is_named(tmp_path: Path) -> None:
+    """After five seconds; and a sender that starts again is followed."""
+    transport_stream(tmp_path / "live.ts", metadata=False)
+    tagger, frame = Geotagger.open("stream"), Frame(np.zeros((4, 4, 3), np.uint8), 0, 1)
+    assert tagger.locate(frame) == (None, None)
+    assert not tagger.refused
+    tagger.locate(Frame(frame.pixels, 1, 6_000_000_000))
+    assert "no position in the stream for 5 s" in " ".join(tagger.refused)
+    metadata = LiveMetadata()
+    for stamp_s, turn in [(90_000.0, 10), (0.0, 20), (0.2, 25)]:
+        metadata.put(int(stamp_s * 1e9), looking_down(turn))
+    pose, _ = metadata.at(200_000_000)
+    assert pose is not None
+    assert pose.lat_deg == pytest.approx(46 + 25e-6, abs=1e-7)

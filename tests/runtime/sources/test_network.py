@@ -55,6 +55,19 @@ def test_a_sender_that_starts_again_is_new() -> None:
     assert clock.captured_ns(0, 101 * SECOND) == 101 * SECOND
 
 
+@pytest.mark.parametrize("away_s", [-9_800, 37_600])
+def test_a_stamp_from_another_time_dates_no_other_picture(away_s: int) -> None:
+    """Recorders send single pictures stamped hours away (mediamtx #6255); those are dated by their arrival."""
+    clock = CaptureClock()
+    for number in range(50):
+        stamp = number * SECOND // 25
+        arrived = 50_000 * SECOND + stamp + number % 3 * SECOND // 100
+        stray = number in {10, 30}
+        captured = clock.captured_ns(stamp + stray * away_s * SECOND, arrived)
+        assert captured == (arrived if stray else 50_000 * SECOND + stamp)
+    assert clock.captured_ns(away_s * SECOND, 60_000 * SECOND) == 60_000 * SECOND
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])

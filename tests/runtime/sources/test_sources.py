@@ -169,34 +169,34 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) ->
 
 
 class _Flushes:
-    """A stream whose decoder counts how often it is flushed, which waits for its threads."""
+    """A decoder that counts how often it is flushed, which waits for its threads."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream, self.count, self.codec_context = stream, 0, self
+    def __init__(self, context: Any) -> None:
+        self._context, self.count = context, 0
 
     def flush_buffers(self) -> None:
         self.count += 1
-        self._stream.codec_context.flush_buffers()
+        self._context.flush_buffers()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream.codec_context if name == "decode" else self._stream, name)
+        return getattr(self._context, name)
 
 
 @pytest.mark.parametrize("how", ["read to its end", "left early", "never read"])
 def test_a_decoder_is_freed_only_when_its_threads_rest(how: str, tmp_path: Path) -> None:
     """A thread that works on a damaged picture then needs a lock of Python's, and both waited without end."""
     video = VideoFile(movie(tmp_path / "a.mp4", 12))
-    flushes = _Flushes(video._stream)
+    flushes = _Flushes(video._context)
     if how != "never read":
         frames = video.frames()
         next(frames)
-        video._stream = flushes
+        video._context = flushes
         if how == "read to its end":
             assert len(list(frames)) == 11
             assert flushes.count == 1
         frames.close()  # type: ignore[attr-defined]
         assert flushes.count == 1
-    video._stream = flushes
+    video._context = flushes
     video.close()
     assert flushes.count == (1 if how == "never read" else 2)
 
