@@ -38,6 +38,8 @@ def cluster(archive: Archive, tower: str, count: int, *, seed: int = 0) -> list[
     except ImportError as error:
         raise missing_extra("scikit-learn", "probe") from error
     flights = [flight for flight in archive.flights() if flight.tower == tower]
+    if not flights:
+        raise UsageError(f"{archive.directory}: no flight of this model (tower {tower[:12]}); name its --bundle")
     ids, names, labels = _frames(archive, flights)
     if len(ids) < count:
         raise UsageError(f"{len(ids)} frames for {count} clusters; ask for fewer with --count")

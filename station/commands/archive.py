@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from overflight.runtime.overflight import Overflight
     from overflight.station.archive import Archive, ArchivedFlight
 
 _PATH: Any = click.Path(path_type=Path)
@@ -51,19 +54,23 @@ def add(
 
     target = Archive(archive)
     failed = 0
-    for source in sources:
-        try:
-            if is_flight(source):
-                flight, new = target.add(source)
-            else:
-                flight, new = _add_source(target, source, bundle, tiles, pose, camera, silent=as_json)
-        except OverflightError as error:
-            if len(sources) == 1:
-                raise
-            failed += 1
-            click.echo(f"overflight: {error}", err=True)
-            continue
-        _show(flight, as_json=as_json, note="added" if new else "already in the archive")
+    with ExitStack() as stack:
+        load = cache(
+            lambda: stack.enter_context(_load(bundle, tiles))
+        )  # one engine for all sources, where one is needed
+        for source in sources:
+            try:
+                if is_flight(source):
+                    flight, new = target.add(source)
+                else:
+                    flight, new = _add_source(target, source, load(), pose, camera, silent=as_json)
+            except OverflightError as error:
+                if len(sources) == 1:
+                    raise
+                failed += 1
+                click.echo(f"overflight: {error}", err=True)
+                continue
+            _show(flight, as_json=as_json, note="added" if new else "already in the archive")
     if failed:
         click.echo(f"{failed} of {len(sources)} sources were not added", err=True)
         sys.exit(1)
@@ -152,25 +159,21 @@ def check_(archive: Path, search_in: Path | None, repair: bool, as_json: bool) -
         sys.exit(1)
 
 
-def _add_source(
-    target: Archive,
-    source: Path,
-    bundle: Path | None,
-    tiles: str | None,
-    pose: str | None,
-    camera: str | None,
-    *,
-    silent: bool,
-) -> tuple[ArchivedFlight, bool]:
+def _load(bundle: Path | None, tiles: str | None) -> Overflight:
     from overflight.runtime import Overflight
     from overflight.runtime.bundle import Bundle, default_bundle
-    from overflight.runtime.flight.live_line import LiveLine
     from overflight.runtime.tiles import Tiling
+
+    return Overflight.load(Bundle.open(bundle or default_bundle()), tiling=Tiling.parse(tiles) if tiles else None)
+
+
+def _add_source(
+    target: Archive, source: Path, overflight: Overflight, pose: str | None, camera: str | None, *, silent: bool
+) -> tuple[ArchivedFlight, bool]:
+    from overflight.runtime.flight.live_line import LiveLine
     from overflight.station.archive.sources import add_source
 
-    tiling = Tiling.parse(tiles) if tiles else None
-    opened = Bundle.open(bundle or default_bundle())
-    with Overflight.load(opened, tiling=tiling) as overflight, LiveLine(silent=silent) as line:
+    with LiveLine(silent=silent) as line:
         return add_source(target, source, overflight, pose=pose, camera=camera, on_observation=line.watch)
 
 

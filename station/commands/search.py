@@ -120,6 +120,8 @@ def _show(found: Found, title: str) -> None:
     click.echo(f"{title}: {answer_text(found)}")
     if found.unknown:
         click.echo(f"{found.unknown} rows were passed over: the filter needs a value that they lack")
+    if found.other_towers:
+        click.echo(f"{found.other_towers} flights of other models were left out; search them with their --bundle")
     if found.unindexed:
         click.echo(f"{found.unindexed} frames have no embedding and cannot be found")
     for number, hit in enumerate(found.hits, start=1):

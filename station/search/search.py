@@ -46,7 +46,8 @@ class Found(msgspec.Struct, frozen=True):
     whatever the cut-off. ``cutoff`` is the least cosine, absent for pictures, which only rank;
     ``false_alarm`` is the measured share of ``held_out`` absent things that would have been found in these flights.
     ``same_ground`` names, for a hit's row, frames of other flights that show the same ground. ``searched`` counts rows,
-    ``unknown`` those that a filter could not decide, ``unindexed`` frames without an embedding.
+    ``unknown`` those that a filter could not decide, ``unindexed`` frames without an embedding. ``other_towers`` counts
+    flights of other models, which only their own bundle can search.
     """
 
     hits: tuple[Hit, ...]
@@ -59,6 +60,7 @@ class Found(msgspec.Struct, frozen=True):
     held_out: int
     translated: dict[str, str]
     same_ground: dict[int, tuple[str, ...]] = {}
+    other_towers: int = 0
 
 
 def search(
@@ -85,6 +87,7 @@ def search(
         if len(terms.texts) and not len(terms.pictures):
             options = {} if false_alarm is None else {"false_alarm": false_alarm}
             cutoff = fit_cutoff(archive, flights, matrix, embed, **options)
+        others = _other_towers(connection, bundle, filters)
         best = rank(connection, scored, most, cutoff=cutoff, exact=_exact(terms, matrix), matrix=matrix)
     hits = best if cutoff is None else tuple(hit for hit in best if hit.cosine > cutoff.cosine)
     return Found(
@@ -97,6 +100,7 @@ def search(
         false_alarm=cutoff.measured if cutoff else None,
         held_out=cutoff.held_out if cutoff else 0,
         translated=terms.translated,
+        other_towers=others,
     )
 
 
@@ -153,6 +157,11 @@ def searched_flights(connection: sqlite3.Connection, bundle: Bundle, filters: Fi
             f"{', '.join(towers) or 'no flights'}: name its bundle with --bundle, or add flights"
         )
     return flights
+
+
+def _other_towers(connection: sqlite3.Connection, bundle: Bundle, filters: Filters) -> int:
+    named = (one for one in flights_of(connection) if not filters.flights or {one.id, one.name} & set(filters.flights))
+    return sum(one.tower != bundle.manifest.tower for one in named)
 
 
 def _score(flights: list[ArchivedFlight], masks: list[NDArray[np.bool_]], terms: Terms, matrix: Matrix) -> list[Scored]:

@@ -3,6 +3,7 @@
 import { askToken } from "./token.js";
 import { t } from "./words.js";
 
+const AGAIN_MS = 3000;
 const HEADERS = { "X-Overflight": "page" };
 
 async function send(path, options = {}) {
@@ -93,11 +94,19 @@ export const api = {
   track: (id) => get(`/api/live/${encodeURIComponent(id)}/track`),
   addTiles: (path) => post("/api/tiles", { path }),
 
-  // The browser connects again by itself after a loss.
+  // The browser connects again by itself after a loss, but not after an answer such as a proxy's 502.
   live({ aircraft, lost, found }) {
-    const stream = new EventSource("/api/live");
-    stream.addEventListener("aircraft", (event) => { found(); aircraft(JSON.parse(event.data)); });
-    stream.addEventListener("error", lost);
-    return stream;
+    let stream = null;
+    let again = null;
+    const open = () => {
+      stream = new EventSource("/api/live");
+      stream.addEventListener("aircraft", (event) => { found(); aircraft(JSON.parse(event.data)); });
+      stream.addEventListener("error", () => {
+        lost();
+        if (stream.readyState === EventSource.CLOSED) again = setTimeout(open, AGAIN_MS);
+      });
+    };
+    open();
+    return { close() { clearTimeout(again); stream.close(); } };
   },
 };

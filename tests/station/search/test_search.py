@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import json
+import sqlite3
 import zipfile
+from contextlib import closing
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import fromstring
 
@@ -111,6 +113,10 @@ def test_a_flight_of_another_tower_is_not_searched(archive: Archive, colour_bund
     other = type(colour_bundle)(colour_bundle.directory, manifest, "e" * 64)
     with pytest.raises(UsageError, match="mean-colour"):
         search(archive, other, texts(RED), embed=absent)
+    with closing(sqlite3.connect(archive.index)) as connection, connection:
+        connection.execute("UPDATE flights SET tower = ? WHERE name = 'second'", ("d" * 64,))
+    found = search(archive, colour_bundle, texts(RED), embed=absent)
+    assert ({hit.flight_name for hit in found.hits}, found.other_towers) == ({"first"}, 1)
 
 
 def test_what_differs_from_a_reference_is_found(

@@ -317,6 +317,19 @@ def test_a_flight_is_shown_live(fly_over: Callable[..., Path], open_client: Call
     assert (one.name, one.ended, one.frame) == ("now", True, 1)
 
 
+def test_pictures_of_events_have_addresses_whatever_the_flight_is_called(
+    fly_over: Callable[..., Path], open_client: Callable[..., Any]
+) -> None:
+    """Label Studio 1266, PhotoPrism 4383: what has a meaning in an address cut the names short."""
+    from overflight.station.serve.aircraft import read_aircraft
+
+    flight = fly_over("a#b 50% ü", [RED] * 6)
+    client = open_client(None, flights=(flight,))
+    (event, *_) = read_aircraft(flight).events or ()
+    assert event.picture is not None
+    assert client.get(event.picture).status_code == 200
+
+
 def test_raster_tiles_are_remembered_and_served(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MBTiles count rows from the south; a file of vector tiles is refused by name."""
     monkeypatch.setenv("OVERFLIGHT_HOME", str(tmp_path / "home"))

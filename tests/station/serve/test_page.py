@@ -71,6 +71,25 @@ def test_pages_of_a_search_stay_together(
 
 
 @pytest.mark.slow
+def test_the_live_view_connects_again_after_an_error_of_a_proxy(
+    fly_over: Callable[..., Path], start_station: Callable[..., str], browser: Any
+) -> None:
+    """Frigate 5000: after a proxy had answered 502 the page never connected again, and looked as if it had."""
+    station = start_station("--flights", fly_over("now", [(250, 30, 30)] * 6))
+    page = browser.new_page()
+    page.goto(f"{station}/#/map")
+    page.wait_for_selector("main[data-ready=map]")
+    failing = [True]
+    page.route("**/api/live", lambda route: route.fulfill(status=502) if failing[0] else route.continue_())
+    with page.expect_response("**/api/live"):
+        page.goto(f"{station}/#/live")
+    page.wait_for_selector("text=connection to the station is lost")
+    failing[0] = False
+    page.wait_for_selector(".live-picture img[src]", timeout=60_000)
+    page.close()
+
+
+@pytest.mark.slow
 def test_an_event_that_ends_is_shown_as_over(
     fly_over: Callable[..., Path], start_station: Callable[..., str], open_page: Callable[..., Any]
 ) -> None:

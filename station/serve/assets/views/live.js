@@ -81,12 +81,6 @@ class Live {
           h("section", null, h("h2", { class: "unseen" }, t("live.map")), this.mapBox),
           h("section", null, h("h2", null, t("live.health")), this.health),
           h("section", null, h("h2", null, t("live.events")), this.noEvents, this.events))));
-    this.picture.addEventListener("load", () => {
-      this.nothingYet.hidden = true;
-      this.loading = false;
-      this.picture.parentElement.style.aspectRatio = `${this.picture.naturalWidth} / ${this.picture.naturalHeight}`;
-    });
-    this.picture.addEventListener("error", () => { this.loading = false; });
     this.openMap();
   }
 
@@ -104,6 +98,7 @@ class Live {
     this.chosen = id;
     this.shownFrame = this.eventsShown = undefined;
     if (this.built) {
+      this.coming = null;
       this.picture.removeAttribute("src");
       this.nothingYet.hidden = false;
       this.loading = false;
@@ -135,13 +130,22 @@ class Live {
     this.ages();
   }
 
-  // A slow link decides the rate: the next picture is asked for when the last has come.
+  // A slow link decides the rate: the next picture is asked for when the last has come, which stays until it has.
   drawPicture(one, name) {
     if (this.loading || one.picture === undefined || one.picture === this.shownFrame) return;
     this.shownFrame = one.picture;
     this.loading = true;
-    this.picture.alt = t("live.picture_of", { name: one.name, label: name });
-    this.picture.src = api.liveAddress(one.id, one.picture);
+    const next = this.coming = h("img", { alt: t("live.picture_of", { name: one.name, label: name }) });
+    next.addEventListener("load", () => {
+      if (next !== this.coming) return; // of an aircraft that is not shown any more
+      this.picture.replaceWith(next);
+      this.picture = next;
+      this.nothingYet.hidden = true;
+      this.loading = false;
+      next.parentElement.style.aspectRatio = `${next.naturalWidth} / ${next.naturalHeight}`;
+    });
+    next.addEventListener("error", () => { if (next === this.coming) this.loading = false; });
+    next.src = api.liveAddress(one.id, one.picture);
   }
 
   drawTileNames(tiles) {
@@ -192,6 +196,7 @@ class Live {
 
   offline(lost) {
     if (this.built) this.lost.hidden = !lost;
+    else if (lost) fill(this.main, notice(t("live.lost"), "warn"));
   }
 
   async openMap() {
