@@ -167,13 +167,14 @@ def attentive(context: Any) -> Any:
     """Return a decoder that reports the damage it sees, for a context that has not been used yet.
 
     FFmpeg's decoder of H.265 passes over errors unless it is asked not to, and its decoder of VP9 does not look for
-    them: libvpx, which PyAV's wheels contain, does.
+    them: libvpx, which PyAV's wheels contain, does, for 8 bits.
     """
     av = pyav()
     if context.name == "hevc":
         context.options = context.options | {"err_detect": "explode"}
-    if context.name != "vp9" or "libvpx-vp9" not in av.codec.codecs_available:
-        return context
+    deep = context.format is None or any(part.bits > 8 for part in context.format.components)
+    if context.name != "vp9" or deep or "libvpx-vp9" not in av.codec.codecs_available:
+        return context  # libvpx may be built for 8 bits alone
     looking = av.CodecContext.create("libvpx-vp9", "r")
     looking.extradata = context.extradata
     looking.thread_type, looking.thread_count = context.thread_type, context.thread_count
@@ -203,6 +204,8 @@ class Decoder:
         self._failed = False
         self._flagged = False  # whether packets state that they are keyframes: without a parser some formats do not
         self._listening = listening
+        self._owed = 0  # packets of which neither a picture nor an error has come
+        self._refused = self._interlaced = False
 
     def decode(
         self, packet: Any, *, corrupt: bool | None = None, key: bool | None = None, recovery: int | None = None
@@ -221,12 +224,18 @@ class Decoder:
                 key=packet.is_keyframe if key is None else key,
                 recovery=recovery,
             )
+            self._owed += not packet.is_discard
         for frame in self._frames(packet):
+            self._owed -= 1
+            self._interlaced |= frame.interlaced_frame
             if self._passes(frame):
                 yield frame, self._picture(frame)
             else:
                 self.damaged += 1
                 yield frame, None
+        if not packet.size and self._refused and not self._interlaced:  # of fields, two make a picture
+            # An error takes with it what else the decoder's threads had ready, or a picture comes in spite of it.
+            self.damaged += self._owed
 
     def lose(self) -> None:
         """Note that packets were lost: what follows is built on them."""
@@ -243,6 +252,8 @@ class Decoder:
             if any(_NO_PICTURE in line for _, _, line in lines):
                 return []
             self.damaged += 1
+            self._owed -= 1
+            self._refused = True
             self._mistrust()
             return []
         if any(_DAMAGE.search(line) for _, _, line in lines):
