@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from overflight.bench.commands.measure import MEASURING
+from overflight.runtime.finite import Finite
 
 _PATH: Any = click.Path(path_type=Path)
 
@@ -132,9 +133,7 @@ def _report(records: Path | None, out: Path, as_json: bool) -> None:
 @click.option("--record", type=_PATH, help="Write the Markdown record here.")
 @click.option("--work", type=_PATH, help="Keep graphs and plans in this folder.  [default: a temporary one]")
 @click.option("--step", "chosen", multiple=True, help="One step instead of all; may be repeated.")
-@click.option(
-    "--minutes", type=click.FloatRange(0.1, 600), default=10, show_default=True, help="Begin no step after so many."
-)
+@click.option("--minutes", type=Finite(0.1, 600), default=10, show_default=True, help="Begin no step after so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines only, without the Markdown record.")
 def _device(
     bundle: Path | None,

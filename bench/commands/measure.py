@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from overflight.runtime.finite import Finite
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,7 +27,13 @@ def _measuring(*, bundle: bool = True, threads: bool = True, plan: bool = True) 
     ]
     if plan:
         options.append(
-            click.option("--seconds", type=float, default=30.0, show_default=True, help="How long to sample.")
+            click.option(
+                "--seconds",
+                type=Finite(min=0, min_open=True),
+                default=30.0,
+                show_default=True,
+                help="How long to sample.",
+            )
         )
         options.append(
             click.option(
@@ -152,7 +160,7 @@ def _peers(
 
 @click.command("stream")
 @_measuring(plan=False)
-@click.option("--fps", type=click.FloatRange(min=0), default=0.0, help="A camera's rate; 0 gives every frame.")
+@click.option("--fps", type=Finite(min=0), default=0.0, help="A camera's rate; 0 gives every frame.")
 @click.option("--size", default="1280x720", show_default=True, help="The camera's picture.")
 @click.option("--frames", type=click.IntRange(4), default=300, show_default=True, help="How long the flight is.")
 def _stream(
@@ -171,8 +179,8 @@ def _stream(
 
 @click.command("sustained")
 @_measuring(plan=False)
-@click.option("--minutes", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="How long.")
-@click.option("--fps", type=click.FloatRange(min=0), default=0.0, help="A camera's rate; 0 works without a pause.")
+@click.option("--minutes", type=Finite(min=0.01), default=10.0, show_default=True, help="How long.")
+@click.option("--fps", type=Finite(min=0), default=0.0, help="A camera's rate; 0 works without a pause.")
 def _sustained(bundle: Path | None, threads: int, out: Path | None, as_json: bool, minutes: float, fps: float) -> None:
     """Work for minutes or hours: throttling, and the energy of a frame.
 

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from overflight.export.prompts import DEFAULT, template_names
+from overflight.runtime.finite import Finite
 
 if TYPE_CHECKING:
     from overflight.export.labels import Compilation
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
     "--background", multiple=True, type=click.Path(path_type=Path), help="A folder of pictures that show no label."
 )
 @click.option("--with-text", is_flag=True, help="Count the label's own text as one more example.")
-@click.option("--prevalence", type=float, default=0.01, show_default=True, help="Share of frames that show a label.")
+@click.option(
+    "--prevalence",
+    type=Finite(0, 1, min_open=True, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Share of frames that show a label.",
+)
 @click.option("--bundle", type=click.Path(path_type=Path), help="A bundle; the default model's when left out.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Where the bank goes; next to LABELS when left out.")
 @click.option(

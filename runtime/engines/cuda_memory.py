@@ -116,7 +116,7 @@ class CudaMemory:
             self._cuda.cudaGetLastError()  # reading it clears it: the next call would report it again
             raise
         try:
-            ready = self._call("cudaGraphInstantiate", graph, 0)
+            ready = self._call("cudaGraphInstantiateWithFlags", graph, 0)
         finally:
             self._call("cudaGraphDestroy", graph)
         self._frees.append(lambda: self._call("cudaGraphExecDestroy", ready))

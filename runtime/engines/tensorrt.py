@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -233,8 +234,14 @@ class TensorRtEngine:
         self._answers[start : start + count] = found
 
     def close(self) -> None:
-        """Free the plan and its buffers: contexts before the memory that they use."""
+        """Free the plan and its buffers: contexts before the memory that they use, and not while they work.
+
+        A call that was interrupted leaves a chunk on the GPU; TensorRT forbids to free a context that executes.
+        """
         if self._engine is not None:
+            for slot in self._slots:
+                with suppress(EngineError):  # a GPU that is lost: nothing executes on it
+                    self._memory.wait(slot.done)
             for slot in self._slots:
                 slot.replays.clear()
             self._engine = self._runtime = None

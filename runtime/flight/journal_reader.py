@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
-from overflight.runtime.errors import OverflightError
+from overflight.runtime.errors import OverflightError, UsageError
 from overflight.runtime.event import Event
 from overflight.runtime.flight.journal import FORMAT
 from overflight.runtime.log import say
@@ -156,7 +156,7 @@ class JournalReader:
 
     def _select(self, query: str) -> Iterator[tuple[Any, ...]]:
         if not self.path.is_file():
-            raise OverflightError(f"{self.path}: no journal here; expected the directory that overflight run left")
+            raise UsageError(f"{self.path}: no journal here; expected the directory that overflight run left")
         try:
             with closing(_open(self.path)) as connection:
                 yield from connection.execute(query)

@@ -122,6 +122,9 @@ def read_layout(page: Any, name: str) -> Layout:
             "write the mosaic again with the program that made it"
         )
     if not tiled and planes == 1 and compression == PLAIN and _one_run(offsets, lengths, row_bytes * height):
+        size = page.parent.filehandle.size
+        if offsets[0] + row_bytes * height > size or height > _ROWS * MOST_SEGMENTS:
+            raise SourceError(f"{name}: {width} x {height} px are more than its {size} bytes can be; copy it again")
         # One uncompressed run of rows may be cut anywhere, however large its strips are.
         segment_height, start = _ROWS, offsets[0]
         offsets = tuple(range(start, start + height * row_bytes, _ROWS * row_bytes))

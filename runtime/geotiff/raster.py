@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 128 << 20  # one row of windows of a picture 40,000 px wide, for files that lie in strips
 _JPEG_TABLES = 347
+_MOST_OVERHEAD = 1 << 20  # of a coded piece beyond twice its pixels: headers and tables
 _SIZES = {3: 2, 4: 4, 5: 8, 7: 1}  # bytes of a value, by its TIFF type
 
 
@@ -100,6 +101,9 @@ class Raster:
             return np.full(shape, layout.nodata or 0, layout.dtype.newbyteorder("="))
         if offset + length > self._size:
             raise SourceError(f"{self.name}: cut off at byte {self._size}; copy it again")
+        most = 2 * rows * layout.segment_width * layout.samples * layout.dtype.itemsize + _MOST_OVERHEAD
+        if length > most:
+            raise SourceError(f"{self.name}: the piece at byte {offset} has {length} bytes, expected at most {most}")
         raw = os.pread(self._tiff.filehandle.fileno(), length, offset)
         try:
             decoded = self._decode(raw, index, rows)
@@ -173,9 +177,11 @@ def _jpeg(layout: Layout, raw: bytes, rows: int) -> NDArray[Any] | None:
     if not raw.rstrip(b"\0").endswith(b"\xff\xd9"):
         return None
     if layout.samples in {1, 3} and (strict := _simplejpeg()) is not None:
-        pixels: NDArray[Any] = strict.decode_jpeg(
-            _whole_jpeg(layout, raw), "GRAY" if layout.samples == 1 else "RGB", strict=True
-        )
+        whole = _whole_jpeg(layout, raw)
+        height, width, *_ = strict.decode_jpeg_header(whole, strict=False)
+        if (height, width) != (rows, layout.segment_width):  # before room is made for what its own header states
+            return None
+        pixels: NDArray[Any] = strict.decode_jpeg(whole, "GRAY" if layout.samples == 1 else "RGB", strict=True)
         return pixels
     photometric = layout.photometric if layout.samples > 1 else 1
     file = _as_file(raw, (layout.segment_width, rows), layout.samples, 8, JPEG, photometric, list(layout.tags))

@@ -24,6 +24,8 @@ _CLOCK = re.compile(
 def number(text: str) -> float:
     """Read a finite number or a fraction; raises ValueError for anything else, NaN and infinity included."""
     above, slash, below = _short(text).partition("/")
+    if "_" in text:  # Python reads 1_000
+        raise ValueError(f"{text!r} is not a number")
     try:
         value = float(above) / float(below) if slash else float(above)
     except (ValueError, ZeroDivisionError):

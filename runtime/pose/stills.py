@@ -27,6 +27,7 @@ _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # of a focal plane's resolu
 _FIRST_YEAR_NS = 631_152_000_000_000_000  # 1990: before it no receiver put a time into a picture
 _TWO_DAYS_NS, _ROLLOVER_NS = 172_800_000_000_000, 1024 * 604_800_000_000_000
 _DAY = re.compile(r"\d{4}[:/.-]?\d\d[:/.-]?\d\d|\d{4}-?W?\d\d-?\d")
+_HIGHEST_M = 100_000.0  # 0xFFFFFFFF is written where the height is not known
 RTK_FIXED = "50"
 RTK_H_ACC_M = 0.05
 APART_M = 100.0  # two positions of one picture further apart than this are worth a word
@@ -131,10 +132,13 @@ def _altitude_m(gps: Tags, values: TagValues) -> float | None:
     if stated is not None:
         return stated
     altitude, below = gps.get(_ALT), gps.get(_ALT_REF)
+    if isinstance(altitude, tuple) and abs(altitude[0]) > _HIGHEST_M:
+        values.note("GPSAltitude", f"{altitude[0]:g} m is no height of an aircraft")
+        altitude = None
     if not isinstance(altitude, tuple) or not math.isfinite(altitude[0]):
         copied = values.number("exif:GPSAltitude")
         return None if copied is None else -copied if values.text("exif:GPSAltitudeRef") in {"1", "3"} else copied
-    return -abs(altitude[0]) if below in {(1.0,), (3.0,), "\x01"} else altitude[0]
+    return -abs(altitude[0]) if below in {(1.0,), (3.0,), "\x01", "1"} else altitude[0]
 
 
 def _height(values: TagValues) -> tuple[float | None, HeightAbove]:
@@ -147,7 +151,7 @@ def _height(values: TagValues) -> tuple[float | None, HeightAbove]:
 
 def _h_acc_m(gps: Tags, values: TagValues) -> float:
     north, east = values.number("dji:RtkStdLat"), values.number("dji:RtkStdLon")
-    if north and east:  # zeros are written where there is no RTK
+    if north and east and north > 0 and east > 0:  # zeros are written where there is no RTK
         return math.hypot(north, east)
     if values.text("dji:RtkFlag") == RTK_FIXED:
         return RTK_H_ACC_M
@@ -197,7 +201,9 @@ def _join(first: str, second: str, between: str) -> str:
 
 def _clock(parts: Value | None) -> str:
     """Write the receiver's hours, minutes and seconds as a time of day; odd ones as they are, to be refused."""
-    if not isinstance(parts, tuple) or len(parts) != 3:
+    if isinstance(parts, str):  # not as the standard has it, and clear
+        return parts
+    if parts is None or len(parts) != 3:
         return ""
     hours, minutes, seconds = parts
     if not all(map(math.isfinite, parts)) or max(parts) >= 100 or hours % 1 or minutes % 1:
@@ -219,6 +225,8 @@ def _iso(text: str) -> str:
 def _zoom(picture: Tags, values: TagValues) -> float:
     """Return the digital zoom; 0 is written where there is none (Exif 2.32, DigitalZoomRatio)."""
     zoom = _first(picture, _ZOOM)
+    if zoom is None:
+        zoom = values.number("exif:DigitalZoomRatio")
     if zoom is None or zoom == 0.0 or not math.isfinite(zoom):
         return 1.0
     if not 1.0 <= zoom <= 1000.0:
@@ -229,6 +237,8 @@ def _zoom(picture: Tags, values: TagValues) -> float:
 
 def _lens(picture: Tags, values: TagValues) -> Lens:
     f35_mm, width_px = _first(picture, _F35), _first(picture, _WIDTH) or _first(picture, 0x100)
+    if f35_mm is None:
+        f35_mm = values.number("exif:FocalLengthIn35mmFilm")
     if f35_mm is not None and f35_mm > 0:
         return Lens(f35_mm=f35_mm)
     focal_px = values.number("dji:CalibratedFocalLength")

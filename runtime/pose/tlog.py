@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 256 << 20  # of a log; an hour takes 20 to 100 MB
 MAX_DAMAGED = 100_000
 EARLIEST_US = 946_684_800_000_000  # 2000: an earlier time is that of a clock which was not set
+LATEST_US = 4_102_444_800_000_000  # 2100: a later time is a damaged one
 _MAGIC = re.compile(rb"[\xfd\xfe]")
 _POSITION = 33  # GLOBAL_POSITION_INT
 _SYSTEM = {0xFD: 5, 0xFE: 3}  # where the system id stands in a packet of MAVLink 2 and of 1
@@ -51,16 +52,20 @@ def read_tlog(path: Path, system: int | None = None) -> PoseTrack:
     )
     chosen = _choose(path, positions, system)
     telemetry, unset = Telemetry("utc"), 0
-    timed = any(_time_us(raw, place) >= EARLIEST_US for place, _, _ in packets)
+    timed = any(EARLIEST_US <= _time_us(raw, place) < LATEST_US for place, _, _ in packets)
     for place, length, _ in packets:
-        if timed and _time_us(raw, place) < EARLIEST_US:
+        time_us = _time_us(raw, place)
+        if time_us >= LATEST_US:
+            damaged += 1
+            continue
+        if timed and time_us < EARLIEST_US:
             unset += 1
             continue
         message = decode(place, length)
         if message is None:
             damaged += 1
         elif message.get_srcSystem() == chosen:
-            telemetry.take(message, _time_us(raw, place) * 1000)
+            telemetry.take(message, time_us * 1000)
     if not len(telemetry.track):
         raise SourceError(f"{path}: no usable position of system {chosen}; expected the log of a flight with a fix")
     kinds = ((damaged, "damaged packets"), (unset, "packets from before the station's clock was set"))

@@ -203,6 +203,8 @@ class Decoder:
         self._failed = False
         self._flagged = False  # whether packets state that they are keyframes: without a parser some formats do not
         self._listening = listening
+        self._owed = 0  # packets of which neither a picture nor an error has come
+        self._refused = self._interlaced = False
 
     def decode(
         self, packet: Any, *, corrupt: bool | None = None, key: bool | None = None, recovery: int | None = None
@@ -221,12 +223,18 @@ class Decoder:
                 key=packet.is_keyframe if key is None else key,
                 recovery=recovery,
             )
+            self._owed += not packet.is_discard
         for frame in self._frames(packet):
+            self._owed -= 1
+            self._interlaced |= frame.interlaced_frame
             if self._passes(frame):
                 yield frame, self._picture(frame)
             else:
                 self.damaged += 1
                 yield frame, None
+        if not packet.size and self._refused and not self._interlaced:  # of fields, two make a picture
+            # An error takes with it what else the decoder's threads had ready, or a picture comes in spite of it.
+            self.damaged += self._owed
 
     def lose(self) -> None:
         """Note that packets were lost: what follows is built on them."""
@@ -243,6 +251,8 @@ class Decoder:
             if any(_NO_PICTURE in line for _, _, line in lines):
                 return []
             self.damaged += 1
+            self._owed -= 1
+            self._refused = True
             self._mistrust()
             return []
         if any(_DAMAGE.search(line) for _, _, line in lines):

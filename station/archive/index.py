@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from overflight.runtime.errors import OverflightError
+from overflight.runtime.errors import OverflightError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,10 +40,10 @@ COMMIT;
 def open_index(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
     """Open the index; one transaction, committed at the end of the block and rolled back by an error.
 
-    Raises OverflightError for a file that is not an index or one of a newer format.
+    Raises UsageError where there is none, OverflightError for a file that is not an index or one of a newer format.
     """
     if not create and not path.is_file():
-        raise OverflightError(f"{path.parent}: not an archive; make one with: overflight archive add ARCHIVE FLIGHT")
+        raise UsageError(f"{path.parent}: not an archive; make one with: overflight archive add ARCHIVE FLIGHT")
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
     try:
         if create:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from overflight.runtime.bundle import hash_file
@@ -64,8 +64,11 @@ def add_source(
         shutil.rmtree(out, ignore_errors=True)  # of a command that was killed
         try:
             with remembering(overflight, archive.directory / f"{EMBEDDED}{identity}"):
-                with suppress(SourceError):  # what was read until then is in the journal, the reason in the record
+                try:
                     fly(overflight, str(source.resolve()), out, config, on_observation=on_observation)
+                except SourceError:  # what was read until then is in the journal, the reason in the record
+                    if not is_flight(out):  # it was refused before it began
+                        raise
                 return archive.add(out, name=source.resolve().name, kind=_kind(source), identity=identity)
         finally:
             shutil.rmtree(out, ignore_errors=True)

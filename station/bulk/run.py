@@ -92,7 +92,11 @@ def embed_sources(
     settings = store.settings() if store.exists and not sources else store.begin(make_settings(bundle, options, store))
     settings = msgspec.structs.replace(settings, bundle=str(bundle.directory.resolve()))
     store.clear_partial()
-    list_sources(store, sources, settings, update=options.update)
+    try:
+        list_sources(store, sources, settings, update=options.update)
+    except OverflightError:
+        store.discard()
+        raise
     chosen = fit(bundle, settings, options.workers, options.threads)
     progress, pending = _survey(store, options)
     report(progress)

@@ -73,6 +73,15 @@ class BulkStore:
             )
         return kept
 
+    def discard(self) -> None:
+        """Remove a store in which nothing was listed: its settings would bind the next run to a mistaken one."""
+        if self.listed:
+            return
+        (self.directory / SETTINGS).unlink(missing_ok=True)
+        for folder in (self.directory / ROWS, self.directory / MANIFESTS, self.directory):
+            with suppress(OSError):  # another file lies in it
+                folder.rmdir()
+
     def settings(self) -> Settings:
         """Read the settings. Raises UsageError where there is no store."""
         path = self.directory / SETTINGS

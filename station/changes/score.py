@@ -64,9 +64,10 @@ def fit_background(
     differences = [after - before for before, after in pairs]
     total = sum(map(len, differences))
     if total < _FEWEST_TILES:
-        raise UsageError(
-            f"--background: {total} tiles without a change, at least {_FEWEST_TILES} are needed; add pairs"
-        )
+        found = f"{total} tiles without a change, at least {_FEWEST_TILES} are needed"
+        if origin == "light":
+            raise UsageError(f"the pair is too small to compare: {found}; give larger pictures, or --background pairs")
+        raise UsageError(f"--background: {found}; add pairs")
     if len(differences) == 1:  # one pair is held out half by half
         differences = [differences[0][0::2], differences[0][1::2]]
     held_out = []

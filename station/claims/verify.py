@@ -90,12 +90,17 @@ def verify(
     source: str = "",
     hashes: Hashes | None = None,
 ) -> Verdict:
-    """Verify a claim against a picture's unit embedding ``[D]``; ``against`` are the user's counter-sentences."""
+    """Verify a claim against a picture's unit embedding ``[D]``; ``against`` are the user's counter-sentences.
+
+    Raises UsageError for a claim or a counter-sentence that says nothing.
+    """
     plain = " ".join(claim.split())
     if len(plain) < 3:
         raise UsageError(f"claim {claim!r}: expected a sentence about the picture")
     denied = negated(plain)
     asked = denied or plain
+    if wrong := [text for text in against if not text.strip() or " ".join(text.split()) in {plain, asked}]:
+        raise UsageError(f"--against {wrong[0]!r}: expected a sentence other than the claim")
     counters = [*counter_sentences(asked), *(Counter(text, "given") for text in against)]
     panel = panel_sentences()
     vectors = embed_texts([asked, *(counter.text for counter in counters), *panel])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from overflight.runtime.finite import Finite
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,13 +40,9 @@ _TARGETS = click.Choice(["onnxruntime-cpu", "onnxruntime-cuda", "openvino-cpu", 
 )
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="The engine's precision.")
 @click.option("--bundle", type=_PATH, help="A bundle.  [default: the default model's]")
-@click.option(
-    "--gsd", "gsd_m", type=click.FloatRange(0.001, 1000), help="Mosaics: metres of ground for an input pixel."
-)
+@click.option("--gsd", "gsd_m", type=Finite(0.001, 1000), help="Mosaics: metres of ground for an input pixel.")
 @click.option("--window", "window_px", type=click.IntRange(16, 8192), help="Mosaics: side of a window in pixels.")
-@click.option(
-    "--fps", type=click.FloatRange(0, 1000), default=1.0, show_default=True, help="Videos: frames a second; 0: all."
-)
+@click.option("--fps", type=Finite(0, 1000), default=1.0, show_default=True, help="Videos: frames a second; 0: all.")
 @click.option(
     "--shard-rows", type=click.IntRange(1, 1_000_000), default=256, show_default=True, help="Rows of a shard."
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from overflight.runtime.finite import Finite
+
 if TYPE_CHECKING:
     from overflight.runtime.bundle import Bundle
     from overflight.station.changes.compare import Result
@@ -23,7 +25,7 @@ _PATH: Any = click.Path(path_type=Path)
 @click.option("--background", nargs=2, type=_PATH, multiple=True, help="A pair without a change; repeatable.")
 @click.option("--gsd", "gsd_m", type=float, help="Metres of ground a pixel, where the files do not say.")
 @click.option("--tile", "tile_px", type=click.IntRange(16, 8192), help="Side of a tile in pixels.")
-@click.option("--false-alarm", type=click.FloatRange(0.0001, 0.5), default=0.01, show_default=True,
+@click.option("--false-alarm", type=Finite(0.0001, 0.5), default=0.01, show_default=True,
               help="Share of background tiles that may be called changed.")  # fmt: skip
 @click.option(
     "--find", multiple=True, help="Rank the tiles by a change, such as 'new houses on bare soil'; repeatable."
@@ -49,9 +51,20 @@ def command(
     overflight changes a.png b.png --background dry.png green.png --ask "did the number of buildings grow?"
     """
     from overflight.station.archive.sources import is_flight
+    from overflight.station.changes.question import understand
+    from overflight.station.changes.write import FORMATS
+    from overflight.station.output import check_outputs
 
     language, out, as_json = given.pop("language"), given.pop("out"), given.pop("as_json")
-    if is_flight(before) and is_flight(after):
+    if not all(text.strip() for text in find):
+        raise click.UsageError("--find '': expected a change, such as 'new houses on bare soil'")
+    if answers and (ask is None or len(set(answers)) < 2 or not all(text.strip() for text in answers)):
+        raise click.UsageError("--answer: needs --ask, and is given twice or more, each with another text")
+    if ask is not None and not answers:
+        understand(ask)
+    flown = is_flight(before) and is_flight(after)
+    check_outputs(out, [one for one in FORMATS if not flown or one not in {".html", ".png"}])
+    if flown:
         if find or ask is not None:
             raise click.UsageError("--find and --ask take pictures or mosaics; two flights are searched in an archive")
         _compare_flights(before, after, language, out, as_json=as_json, **given)

@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
+from overflight.runtime.finite import Finite
+
 _PATH: Any = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("flights", type=_PATH, nargs=-1, required=True)
 @click.option("--area", type=_PATH, help="The searched area: a GeoJSON file with one polygon.")
-@click.option("--cell", "cell_m", type=click.FloatRange(0.01), help="Side of the cells of the map in metres.")
+@click.option("--cell", "cell_m", type=Finite(0.01), help="Side of the cells of the map in metres.")
 @click.option("--out", type=_PATH, help="Write the coverage as .gpkg, .geojson or .kml.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
@@ -28,11 +30,12 @@ def command(
     """
     import msgspec
 
-    from overflight.runtime.errors import UsageError
     from overflight.runtime.geofiles.export import FORMATS
     from overflight.station.archive import Archive
     from overflight.station.coverage import cover, read_area
+    from overflight.station.output import check_outputs
 
+    check_outputs([out], [f".{name}" for name in FORMATS])
     directories: list[Path] = []
     for path in flights:
         archive = Archive(path)
@@ -40,9 +43,7 @@ def command(
         directories += [archive.flight_directory(flight.id) for flight in kept] or [path]
     coverage = cover(directories, area=read_area(area) if area else None, cell_m=cell_m)
     if out is not None:
-        if out.suffix[1:] not in FORMATS:
-            raise UsageError(f"{out}: expected a name that ends in one of {', '.join(FORMATS)}")
-        FORMATS[out.suffix[1:]](out, list(coverage.layers))
+        FORMATS[out.suffix[1:].lower()](out, list(coverage.layers))
     if as_json:
         figures = {name: getattr(coverage, name) for name in coverage.__dataclass_fields__ if name != "layers"}
         click.echo(msgspec.json.encode(figures).decode())

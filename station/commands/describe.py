@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from overflight.runtime.finite import Finite
+
 if TYPE_CHECKING:
     from overflight.station.describe.describe import Described
     from overflight.station.words import Language
@@ -20,7 +22,7 @@ _PATH: Any = click.Path(path_type=Path)
 @click.option("--bundle", type=_PATH, help="A bundle.  [default: the default model's]")
 @click.option("--gsd", "gsd_m", type=float, help="Metres of ground a pixel, where the file does not say.")
 @click.option("--tile", "tile_px", type=click.IntRange(16, 8192), help="Side of a tile in pixels.")
-@click.option("--margin", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Least lead in share.")
+@click.option("--margin", type=Finite(0, 1), default=0.1, show_default=True, help="Least lead in share.")
 @click.option("--language", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option(
     "--out", "-o", type=_PATH, multiple=True, help="Write .json, .md, .html, .gpkg, .geojson or .csv; repeatable."
@@ -39,6 +41,9 @@ def command(source: Path, language: Language, out: tuple[Path, ...], as_json: bo
     """
     import msgspec
 
+    from overflight.station.output import check_outputs
+
+    check_outputs(out, (".json", ".md", ".html", ".gpkg", ".geojson", ".csv"))
     described = _describe(source, **given)
     for path in out:
         _write(described, path, language)
@@ -56,9 +61,12 @@ def _describe(
     from overflight.station.describe import describe_flight, describe_picture
     from overflight.station.ground.towers import image_tower, open_bundle
 
+    flown = is_flight(source)
+    if flown and (gsd_m is not None or tile_px is not None):
+        raise click.UsageError("--gsd and --tile are for pictures: a flight has its own footprints and tiles")
     opened = open_bundle(bundle)
     bank = bank_of(labels, opened)
-    if is_flight(source):
+    if flown:
         return describe_flight(source, bank, opened.manifest, margin=margin)
     with image_tower(opened) as embed:
         return describe_picture(source, bank, opened.manifest, embed, gsd_m=gsd_m, tile_px=tile_px, margin=margin)

@@ -65,7 +65,9 @@ def command(
     from overflight.station.evaluate.datasets import open_dataset
     from overflight.station.evaluate.objects import evaluate_objects, holds_boxes
     from overflight.station.evaluate.run import evaluate
+    from overflight.station.output import check_outputs
 
+    check_outputs([out], (".md", ".json"))
     opened = Bundle.open(default_bundle() if str(bundle) == "default" else bundle)
     with shown_progress() as report:
         if holds_boxes(dataset):
@@ -107,14 +109,11 @@ def _write(found: Evaluation, out: Path | None, *, as_json: bool) -> None:
     import msgspec
 
     from overflight.runtime.durable import write_atomically
-    from overflight.runtime.errors import UsageError
     from overflight.station.evaluate.table import as_markdown
 
-    if out is not None and out.suffix not in {".md", ".json"}:
-        raise UsageError(f"{out}: unknown kind of file; expected .md or .json")
     raw = msgspec.json.encode(found)
     if out is not None:
         write_atomically(
-            out, msgspec.json.format(raw, indent=1) if out.suffix == ".json" else as_markdown(found).encode()
+            out, msgspec.json.format(raw, indent=1) if out.suffix.lower() == ".json" else as_markdown(found).encode()
         )
     click.echo(raw.decode() if as_json else as_markdown(found))

@@ -33,8 +33,10 @@ def command(
     from overflight.export.shipped_labels import bank_of
     from overflight.runtime.durable import write_atomically
     from overflight.station.ground.towers import image_tower, open_bundle
+    from overflight.station.output import check_outputs
     from overflight.station.regions import label_boxes, read_boxes
 
+    check_outputs([out])
     opened = open_bundle(bundle)
     file = read_boxes(boxes, None if image is None else image.resolve())
     bank = bank_of(labels, opened)

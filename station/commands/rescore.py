@@ -31,9 +31,12 @@ def command(archive: Path, bank: Path, flights: tuple[str, ...], persist: str, o
     overflight rescore archive flood.safetensors --out flood-events.geojson
     """
     from overflight.runtime.bank import LabelBank
+    from overflight.runtime.geofiles.export import FORMATS
     from overflight.station.archive import Archive
+    from overflight.station.output import check_outputs
     from overflight.station.rescore import rescore
 
+    check_outputs([out], [".jsonl", *(f".{name}" for name in FORMATS)])
     opened, target = LabelBank.load(bank), Archive(archive)
     chosen = [target.flight(name) for name in flights] or target.flights()
     rules = _rules(persist)
@@ -76,13 +79,10 @@ def _write(out: Path, answers: list[Rescored]) -> None:
     from overflight.runtime.records import encode_line
 
     events = [event for answer in answers for event in answer.events]
-    if out.suffix == ".jsonl":
+    if out.suffix.lower() == ".jsonl":
         write_atomically(out, b"".join(map(encode_line, events)))
         return
     layers, _ = layers_of([], events)
-    if out.suffix[1:] not in FORMATS or not layers:
-        reason = (
-            "none of the events has a place" if out.suffix[1:] in FORMATS else f"expected {', '.join(FORMATS)} or jsonl"
-        )
-        raise UsageError(f"{out}: {reason}; write .jsonl for events without a place")
-    FORMATS[out.suffix[1:]](out, layers)
+    if not layers:
+        raise UsageError(f"{out}: none of the events has a place; write .jsonl for events without a place")
+    FORMATS[out.suffix[1:].lower()](out, layers)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from overflight.runtime.finite import Finite
+
 if TYPE_CHECKING:
     from overflight.station.search import Found
 
@@ -34,7 +36,7 @@ _PATH: Any = click.Path(path_type=Path)
 @click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="The next --most groups, and so on.")
 @click.option(
     "--false-alarm",
-    type=click.FloatRange(0, 0.5),
+    type=Finite(0, 0.5),
     default=0.05,
     show_default=True,
     help="Share of absent things that may be found; lower is stricter.",

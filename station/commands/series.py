@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from overflight.runtime.finite import Finite
+
 if TYPE_CHECKING:
     from overflight.station.series.series import Result
     from overflight.station.words import Language
@@ -22,7 +24,7 @@ _PATH: Any = click.Path(path_type=Path)
 @click.option("--background", nargs=2, type=_PATH, multiple=True, help="A pair without a change; repeatable.")
 @click.option("--gsd", "gsd_m", type=float, help="Metres of ground a pixel, where the files do not say.")
 @click.option("--tile", "tile_px", type=click.IntRange(16, 8192), help="Side of a tile in pixels.")
-@click.option("--false-alarm", type=click.FloatRange(0.0001, 0.5), default=0.01, show_default=True,
+@click.option("--false-alarm", type=Finite(0.0001, 0.5), default=0.01, show_default=True,
               help="Share of background tiles that may be called changed.")  # fmt: skip
 @click.option("--language", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option("--out", "-o", type=_PATH, multiple=True, help="Write .html, .json, .csv, .gpkg or .geojson; repeatable.")
@@ -42,9 +44,12 @@ def command(
     """
     from overflight.export.shipped_labels import bank_of
     from overflight.station.ground.towers import image_tower, open_bundle
+    from overflight.station.output import check_outputs
     from overflight.station.series.dates import read_date
     from overflight.station.series.series import follow_sources
+    from overflight.station.series.write import FORMATS
 
+    check_outputs(out, FORMATS)
     opened = open_bundle(bundle)
     bank = bank_of(labels, opened)
     read = [read_date(text) for text in dates]

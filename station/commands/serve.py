@@ -76,19 +76,20 @@ def command(
 def _check(settings: Settings, *, given: bool) -> None:
     """Raise an error for what a service could not serve: its reader is not there to see it."""
     import socket
+    from contextlib import closing
 
     from overflight.runtime.errors import UsageError
     from overflight.station.serve.desk import Desk
 
     if settings.token is not None and not given:
         raise UsageError(f"--host {settings.host}: a service needs its token in a file; give one with --token-file")
-    desk = Desk(settings)
-    if settings.archive is not None:
-        desk.archive.flights()
-    for flight in settings.flights:
-        if not flight.is_dir():
-            raise UsageError(f"--flights {flight}: no such folder; make it, or leave it out")
-    _ = desk.bundle
+    with closing(Desk(settings)) as desk:
+        if settings.archive is not None:
+            desk.archive.flights()
+        for flight in settings.flights:
+            if not flight.is_dir():
+                raise UsageError(f"--flights {flight}: no such folder; make it, or leave it out")
+        _ = desk.bundle
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         with socket.socket(family) as trial:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from overflight.runtime.finite import Finite
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overflight.station.deploy.update import Outcome, Update
 
 FLIGHT_OPTIONS = (
-    click.option("--within", "within_s", type=click.FloatRange(min=1), default=120.0, show_default=True,
+    click.option("--within", "within_s", type=Finite(min=1), default=120.0, show_default=True,
                  help="Seconds in which the flight must become fresh, else it is switched back."),
     click.option("--no-build", is_flag=True, help="Do not build engines: use what is built, or the fp32 reference."),
     click.option("--force", is_flag=True, help="Also while armed, or while a flight goes on."),

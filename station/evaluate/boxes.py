@@ -60,7 +60,10 @@ def read_coco(path: Path, folder: Path) -> list[Boxed]:
 
 
 def read_yolo(folder: Path, names: Sequence[str]) -> list[Boxed]:
-    """Read pictures that have a text file of boxes (class, middle and size as shares) next to them."""
+    """Read pictures that have a text file of boxes (class, middle and size as shares) next to them.
+
+    Raises UsageError for a line that is no box.
+    """
     found = []
     for path in sorted(folder.glob("*.jpg")):
         text = path.with_suffix(".txt")
@@ -68,14 +71,27 @@ def read_yolo(folder: Path, names: Sequence[str]) -> list[Boxed]:
             continue
         width, height = read_image(path).size
         boxes = []
-        for line in text.read_text(encoding="utf-8").splitlines():
+        for number, line in enumerate(text.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
             if not line.strip():
                 continue
-            kind, x, y, w, h = line.split()[:5]
-            wide, tall = float(w) * width, float(h) * height
-            boxes.append(Box(names[int(kind)], float(x) * width - wide / 2, float(y) * height - tall / 2, wide, tall))
+            try:
+                boxes.append(_yolo_box(line, names, width, height))
+            except (ValueError, IndexError) as error:
+                raise UsageError(
+                    f"{text}: line {number}: not a box ({error}); expected class, middle and size as shares of 1"
+                ) from error
         found.append(Boxed(path, width, height, tuple(boxes)))
     return found
+
+
+def _yolo_box(line: str, names: Sequence[str], width: int, height: int) -> Box:
+    """Read a line of YOLO's. Raises ValueError or IndexError."""
+    kind, x, y, w, h = line.split()[:5]
+    shares = tuple(map(float, (x, y, w, h)))
+    if int(kind) < 0 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"got {line.strip()[:60]!r}")
+    across, down, wide, tall = shares[0] * width, shares[1] * height, shares[2] * width, shares[3] * height
+    return Box(names[int(kind)], across - wide / 2, down - tall / 2, wide, tall)
 
 
 def captions_of(picture: Boxed) -> tuple[str, ...]:

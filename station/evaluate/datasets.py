@@ -143,7 +143,7 @@ def _captions_json(path: Path) -> Dataset:
         records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["images"]
         pair = any("changeflag" in one for one in records)
         pictures = tuple(_of_record(one, path.parent, pair=pair) for one in records)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{path}: not a captions file ({error!r}); expected images with sentences and split"
         ) from error

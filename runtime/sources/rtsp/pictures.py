@@ -14,6 +14,7 @@ Codec = Literal["h264", "hevc"]
 
 _START_CODE = b"\x00\x00\x00\x01"
 _RECOVERY_POINT = 6
+MOST_PICTURE_BYTES = 16 << 20  # coded; a sender without markers whose clock stands still would fill the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class _Unit:
     gap: bool = False
     damaged: bool = False
     nals: list[bytes] = field(default_factory=list)
+    size: int = 0
 
 
 class Assembler:
@@ -62,6 +64,13 @@ class Assembler:
             unit = self._unit = _Unit(packet.timestamp, packet.arrived_ns, gap=packet.lost, damaged=packet.lost)
         elif packet.lost:
             unit.damaged, self._fragments = True, None
+        unit.size += len(packet.payload)
+        if unit.size > MOST_PICTURE_BYTES:
+            unit.damaged, self._fragments = True, None
+            unit.nals.clear()
+            if packet.marker:
+                yield from self._finish()
+            return
         (self._h264 if self._codec == "h264" else self._hevc)(packet.payload, unit)
         if packet.marker:
             unit.damaged |= self._fragments is not None
@@ -86,7 +95,7 @@ class Assembler:
         if 1 <= kind <= 23:
             unit.nals.append(payload)
         elif kind == 24:
-            unit.nals += _aggregated(payload[1:])
+            self._aggregated(payload[1:], unit)
         elif kind == 28 and len(payload) > 2:
             header = bytes([payload[0] & 0xE0 | payload[1] & 31])
             self._fragment(header, payload[1], payload[2:], unit)
@@ -100,12 +109,21 @@ class Assembler:
         if kind < 48:
             unit.nals.append(payload)
         elif kind == 48:
-            unit.nals += _aggregated(payload[2:])
+            self._aggregated(payload[2:], unit)
         elif kind == 49:
             header = bytes([payload[0] & 0x81 | (payload[2] & 63) << 1, payload[1]])
             self._fragment(header, payload[2], payload[3:], unit)
         else:
             unit.damaged = True
+
+    def _aggregated(self, rest: bytes, unit: _Unit) -> None:
+        at = 0
+        while at + 2 < len(rest):
+            start, at = at + 2, at + 2 + int.from_bytes(rest[at : at + 2], "big")
+            if at > len(rest):
+                unit.damaged = True  # it states more bytes than the packet has
+            elif start < at:
+                unit.nals.append(rest[start:at])
 
     def _fragment(self, header: bytes, flags: int, data: bytes, unit: _Unit) -> None:
         if flags & 0x80:
@@ -118,15 +136,6 @@ class Assembler:
         if flags & 0x40:
             unit.nals.append(b"".join(self._fragments))
             self._fragments = None
-
-
-def _aggregated(rest: bytes) -> list[bytes]:
-    found = []
-    while len(rest) > 2:
-        length = int.from_bytes(rest[:2], "big")
-        found.append(rest[2 : 2 + length])
-        rest = rest[2 + length :]
-    return [nal for nal in found if nal]
 
 
 def _kind(nal: bytes, codec: Codec) -> int:

@@ -21,6 +21,7 @@ PICTURE = bytes.fromhex(
 )
 LAT, LON = -34.123456, -58.654321
 DJI = "http://www.dji.com/drone-dji/1.0/"
+ADOBE = "http://ns.adobe.com/exif/1.0/"
 GOOD = {
     "GpsLatitude": "-34.123456", "GpsLongitude": "-58.654321", "AbsoluteAltitude": "+120.50",
     "RelativeAltitude": "+80.10", "GimbalYawDegree": "+10.00", "GimbalPitchDegree": "-90.00",
@@ -213,6 +214,14 @@ def stills() -> dict[str, bytes]:
         "xmp-adobe-altitude.jpg": jpeg(
             tiff([], [], [tag for tag in gps() if tag[0] < 5]),
             xmp({"GPSAltitude": "2361/50", "GPSAltitudeRef": "0"}, "exif", "http://ns.adobe.com/exif/1.0/"),
+        ),
+        "clock-as-text.jpg": timed(day, text(7, "12:00:05")),
+        "altitude-ffffffff.jpg": timed(fractions(6, (0xFFFFFFFF, 1))),
+        "altitude-below-as-text.jpg": timed(text(5, "1"), fractions(6, (305, 10))),
+        "xmp-height-underscore.jpg": dji(RelativeAltitude="1_000"),
+        "xmp-rtk-minus-1.jpg": dji(RtkStdLat="-1", RtkStdLon="-1"),
+        "xmp-lens-and-zoom.jpg": jpeg(
+            plain, xmp(GOOD), xmp({"FocalLengthIn35mmFilm": "24", "DigitalZoomRatio": "4/1"}, "exif", ADOBE)
         ),
         "date-one-digit.jpg": timed(text(0x1D, "2024:5:1"), clock),
         "date-slashes.jpg": timed(text(0x1D, "2024/05/01"), clock),

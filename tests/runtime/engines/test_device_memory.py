@@ -69,7 +69,7 @@ class FakeCudart:
                 case "cudaMemcpyAsync":
                     ctypes.memmove(arguments[0], arguments[1], arguments[2])
                     return (0,)
-                case "cudaStreamCreateWithFlags" | "cudaEventCreateWithFlags" | "cudaGraphInstantiate":
+                case "cudaStreamCreateWithFlags" | "cudaEventCreateWithFlags" | "cudaGraphInstantiateWithFlags":
                     handle = 1000 + len(self.log)
                     self.live[handle] = name
                     return (0, handle)
@@ -79,6 +79,15 @@ class FakeCudart:
                     return (0,)
 
         return call
+
+
+def test_a_graph_is_instantiated_by_the_call_that_every_binding_has() -> None:
+    """cudaGraphInstantiate takes two arguments in cuda-python 12 and 13, and three in 11, where it ended a flight."""
+    cuda = FakeCudart()
+    memory = CudaMemory(cuda)
+    memory.capture(memory.stream(), lambda: None)
+    assert "cudaGraphInstantiateWithFlags" in cuda.log
+    assert "cudaGraphInstantiate" not in cuda.log
 
 
 def test_bytes_go_to_the_device_and_back() -> None:

@@ -148,6 +148,36 @@ def test_a_failed_capture_keeps_the_answer_and_turns_graphs_off(
     ]
 
 
+def test_an_interrupted_call_is_waited_for_before_its_context_is_freed(
+    plan: Path, fake_gpu: Any, tensorrt_over: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C between a launch and its answer: TensorRT forbids to free a context that executes."""
+    memory = fake_gpu()
+    engine = TensorRtEngine(plan, "a" * 64, "fp16", memory=memory, library=tensorrt_over(memory))
+    engine.embed(frames(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "wait", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            engine.embed(frames(1))
+    assert memory._queue
+    left = []
+    slot = engine._slots[0]
+    monkeypatch.setattr(slot, "replays", Clearing(lambda: left.append(len(memory._queue))))
+    engine.close()
+    assert left == [0]
+
+
+class Clearing(dict[int, Any]):
+    """The graphs of a slot; says when they are freed."""
+
+    def __init__(self, said: Callable[[], None]) -> None:
+        super().__init__()
+        self._said = said
+
+    def clear(self) -> None:
+        self._said()
+
+
 def test_a_batch_that_is_refused_and_wrong_frames_are_errors(plan: Path, fake_gpu: Any, tensorrt_over: Any) -> None:
     """TensorRT returns false, a caller gives floats: both are errors, not answers."""
     memory = fake_gpu()

@@ -220,6 +220,38 @@ def test_a_tlog_is_a_track_in_utc(tmp_path: Path) -> None:
     assert pose.lat_deg == pytest.approx(-20.2533 + 1.5e-6)
 
 
+def test_a_time_may_contain_the_bytes_that_begin_packets(tmp_path: Path) -> None:
+    """Of MAVLink 1 and 2, at every place: ArduPilot/node-mavlink#19 lost the times of such packets."""
+    sender = mavlink.MAVLink(None, srcSystem=1, srcComponent=1)
+    times_us = [
+        EPOCH_US & ~(0xFFFF << shift) | pair << shift
+        for shift in (0, 8, 16, 24)
+        for pair in (0xFDFD, 0xFEFE, 0xFDFE, 0x00FE, 0xFD00)
+    ]
+    raw = b""
+    for time_us in sorted(times_us):
+        boot_ms = (time_us - min(times_us)) // 1000
+        position = mavlink.MAVLink_global_position_int_message(boot_ms, 10_000_000, 1, 1000, 500, 0, 0, 0, 0)
+        raw += struct.pack(">Q", time_us) + position.pack(sender)
+    path = tmp_path / "flight.tlog"
+    path.write_bytes(raw)
+    track = read_tlog(path)
+    assert list(track.times_ns) == pytest.approx([time_us * 1000 for time_us in sorted(times_us)], abs=2_000_000)
+    assert not track.refused
+
+
+@pytest.mark.parametrize("time_us", [2**64 - 1, 2**63, 2**63 // 1000, 2**62, 10**16])
+def test_a_time_beyond_all_clocks_is_left_out(time_us: int, tmp_path: Path) -> None:
+    """Not an OverflowError, and not a day in the year 300,000 (mavlink/mavlink#537: a ValueError ended the reading)."""
+    sender = mavlink.MAVLink(None, srcSystem=1, srcComponent=1)
+    position = mavlink.MAVLink_global_position_int_message(BOOT_MS, 10_000_000, 1, 1000, 500, 0, 0, 0, 0).pack(sender)
+    path = tmp_path / "flight.tlog"
+    path.write_bytes(tlog(3) + struct.pack(">Q", time_us) + position)
+    track = read_tlog(path)
+    assert len(track) == 3
+    assert len(track.refused) == 1
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_no_tlog_crashes_the_reader(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -204,6 +204,13 @@ def test_other_settings_are_refused(bulk: Bulk, pictures: Path) -> None:
         bulk(pictures, batch=2)
 
 
+def test_a_run_without_anything_to_embed_leaves_no_store(bulk: Bulk, pictures: Path, tmp_path: Path) -> None:
+    """The settings of a mistaken first command do not bind the next one."""
+    with pytest.raises(UsageError, match="no such file"):
+        bulk(tmp_path / "none", batch=2)
+    assert bulk(pictures, batch=4).shards_done
+
+
 def test_a_full_disk_stops_the_run_and_it_resumes(
     bulk: Bulk, files_of: Files, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -257,6 +257,8 @@ def test_too_little_background_is_refused() -> None:
     few = np.eye(4, 8, dtype=np.float32)
     with pytest.raises(UsageError, match="at least 8"):
         fit_background([(few, few)])
+    with pytest.raises(UsageError, match="too small to compare"):
+        fit_background([(few, few)], origin="light")
 
 
 def test_hysteresis_joins_neighbours_only() -> None:

@@ -100,6 +100,13 @@ def test_an_empty_claim_is_refused() -> None:
         verify("  ", PICTURE, embedder({}))
 
 
+@pytest.mark.parametrize("given", ["", "  ", "a  river"])
+def test_a_counter_sentence_that_counters_nothing_is_refused(given: str) -> None:
+    """Against itself a claim would always be "cannot tell"."""
+    with pytest.raises(UsageError, match="other than the claim"):
+        verify("a river", PICTURE, embedder({"a river": 0.9}), against=["a road", given])
+
+
 def test_verdicts_validate_against_the_published_schema() -> None:
     jsonschema: Any = pytest.importorskip("jsonschema")
     value = json.loads(msgspec.json.encode(verify("a river", PICTURE, embedder({}))))

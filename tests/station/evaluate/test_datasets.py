@@ -50,6 +50,14 @@ def test_official_splits_are_used_and_need_every_class(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"file": "0.png", "scene": "a", "split": "half", "captions": []}'])
+def test_caption_lines_that_are_none_are_refused(line: str, tmp_path: Path) -> None:
+    """In one line, with the file."""
+    (tmp_path / "captions.jsonl").write_text(line)
+    with pytest.raises(UsageError, match=r"captions\.jsonl: not caption lines"):
+        open_dataset(tmp_path)
+
+
 def test_class_names_come_by_folder_not_by_order(tmp_path: Path) -> None:
     """A list in another order than the folders' would give every class a wrong name."""
     for name in ("z", "a"):

@@ -263,6 +263,18 @@ def test_the_command_prints_one_table(colours: Path, colour_bundle: Bundle, tmp_
     assert isinstance(wrong.exception, UsageError)
 
 
+@pytest.mark.parametrize(
+    "line", ["red", "0 0.5 0.5 0.1", "red 0.5 0.5 0.1 0.1", "-1 0.5 0.5 0.1 0.1", "7 0.5 0.5 0.1 0.1", "0 nan 0.5 1 1",
+             "0 50 50 10 10"],
+)  # fmt: skip
+def test_a_line_that_is_no_box_is_named(boxed: Path, line: str) -> None:
+    """A class of -1 is not the last one, and pixels are not shares."""
+    path = next(boxed.glob("*.txt"))
+    path.write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    with pytest.raises(UsageError, match=rf"{path.name}: line 2: not a box"):
+        read_yolo(boxed, ["red"])
+
+
 def test_yolo_files_of_several_classes(boxed: Path) -> None:
     """By number."""
     assert {box.name for one in read_yolo(boxed, ["red"]) for box in one.boxes} == {"red"}

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from overflight.runtime.sources.rtsp.pictures import Assembler, Codec, CodedPicture
+from overflight.runtime.sources.rtsp.pictures import MOST_PICTURE_BYTES, Assembler, Codec, CodedPicture
 from overflight.runtime.sources.rtsp.rtp import RtpPacket
 
 START = b"\0\0\0\1"
@@ -83,3 +83,33 @@ def test_a_gradual_refresh_says_when_it_is_complete(message: bytes, count: int |
     (picture,) = feed("h264", (message, 0, False, False), (b"\x41b", 0, True, False))
     assert picture.recovery == count
     assert not picture.key
+
+
+@pytest.mark.parametrize(
+    ("first", "payload"),
+    [(b"\x41", b"\x41" + bytes(1399)), (b"\x7c\x81x", b"\x7c\x01" + bytes(1398))],
+    ids=["slices", "fragments"],
+)
+def test_a_clock_that_stands_still_fills_no_memory(first: bytes, payload: bytes) -> None:
+    """Neither a marker nor another time: bluenviron/mediamtx#3677 is a sender with one RTP time for all packets."""
+    assembler, kept = Assembler("h264"), 0
+    for sequence in range(20_000):
+        packet = RtpPacket(sequence, 0, False, payload if sequence else first, sequence)
+        assert not list(assembler.put(packet))
+        unit = assembler._unit
+        assert unit is not None
+        kept = max(kept, sum(map(len, unit.nals)) + sum(map(len, assembler._fragments or ())))
+    assert kept <= MOST_PICTURE_BYTES
+    after = [RtpPacket(20_000, 9, False, b"\x65a", 0), RtpPacket(20_001, 9, True, b"\x65b", 0)]
+    (picture,) = [one for packet in after for one in assembler.put(packet)]
+    assert picture.data == START + b"\x65a" + START + b"\x65b"
+    assert picture.gap
+
+
+def test_an_aggregate_that_states_more_than_it_has_is_damaged() -> None:
+    """What it has is no whole unit (bluenviron/mediamtx#3754 was such a slice out of range)."""
+    whole = struct.pack(">H", 3) + b"\x67ab"
+    for cut in (struct.pack(">H", 9) + b"\x65ab", struct.pack(">H", 0xFFFF) + b"\x65", b"\xff\xff"):
+        pictures = feed("h264", (b"\x18" + whole + cut, 9, False, False), (b"\x65x", 9, True, False))
+        assert [picture.data for picture in pictures] == [START + b"\x67ab" + START + b"\x65x"]
+        assert pictures[0].damaged == (len(cut) > 2)
