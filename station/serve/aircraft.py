@@ -55,7 +55,9 @@ def read_aircraft(directory: Path) -> Aircraft:
             one = _read(connection, name, ended)
     except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
         raise OverflightError(f"{journal}: {error}") from error
-    if one.bank and record.bank_sha256.startswith(one.bank):  # else another one, sent in flight: its hash is all we have
+    if one.bank and record.bank_sha256.startswith(
+        one.bank
+    ):  # else another one, sent in flight: its hash is all we have
         one = msgspec.structs.replace(one, bank=record.bank)
     return one
 
