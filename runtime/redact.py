@@ -18,6 +18,8 @@ _SECRET = re.compile(
 )
 # A query, or the options of a link: an @ in them is no end of credentials.
 _QUERY = re.compile(r"\?[\w.\[\]-]+(?:=|&|$)|#(?:rate|stale|type|accept|ca|cert|key)=")
+# As recorders have it in the path: /user=NAME_password=WORD_channel=1.sdp, parted by _ or & or ;.
+_IN_PATH = re.compile(r"(?i)(?<![a-z])(user|username|login|password|passwd|pwd|pass|pw)=.{0,256}?(?=[&_;][a-z]+=|$)")
 _RUN = re.compile(r"[A-Za-z0-9]{12,}")
 _UUID = re.compile(r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _BOT = re.compile(r"bot\d+:")  # as in https://api.telegram.org/bot123:SECRET/sendMessage
@@ -77,6 +79,7 @@ def _redact_rest(scheme: str, rest: str) -> str:
         return HIDDEN  # a password cut off before its @
     if scheme in _KEY_LAST and len(parts) > 1 and parts[-1]:
         parts[-1] = HIDDEN
+    parts = [_IN_PATH.sub(rf"\1={HIDDEN}", part) for part in parts]
     shown += "/".join([host, *(HIDDEN if _is_token(part) else part for part in parts)])
     return shown + mark + "&".join(_redact_option(option) for option in query.split("&"))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from overflight.station.summary import Axis, Summary
 
+LATE = 0.6  # of the width: from here on a name stands left of its line, for it is a third of a phone wide
 COLUMNS = 900  # as fine as a screen shows; what is more is folded, so that a day's flight makes the same page
 BINS = 60
 PERCENTILES = (50, 95, 99)
@@ -236,6 +237,6 @@ def _mark(name: str, place: float, value_ms: float, level: int) -> Element:
     return tag(
         "b",
         tag("span", f"{name} {three_digits(value_ms)} ms", style=f"top:{1.35 * level}em"),
-        class_="mark late" if place > 0.8 else "mark",
+        class_="mark late" if place > LATE else "mark",
         style=f"left:{100 * place:.2f}%",
     )

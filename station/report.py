@@ -339,7 +339,10 @@ def _banks(summary: Summary) -> Element | None:
 
 def _bank_name(summary: Summary, row: int) -> str:
     bank = _bank(summary, row)
-    return summary.banks[row] if bank is None else f"{bank.header.name}, {len(bank):,} labels ({bank.sha256[:8]})"
+    if bank is None:
+        return summary.banks[row]
+    reported = sum(not label.background for label in bank.header.labels)
+    return f"{bank.header.name}, {reported:,} labels ({bank.sha256[:8]})"
 
 
 def _bank(summary: Summary, row: int) -> LabelBank | None:

@@ -167,13 +167,14 @@ def attentive(context: Any) -> Any:
     """Return a decoder that reports the damage it sees, for a context that has not been used yet.
 
     FFmpeg's decoder of H.265 passes over errors unless it is asked not to, and its decoder of VP9 does not look for
-    them: libvpx, which PyAV's wheels contain, does.
+    them: libvpx, which PyAV's wheels contain, does, for 8 bits.
     """
     av = pyav()
     if context.name == "hevc":
         context.options = context.options | {"err_detect": "explode"}
-    if context.name != "vp9" or "libvpx-vp9" not in av.codec.codecs_available:
-        return context
+    deep = context.format is None or any(part.bits > 8 for part in context.format.components)
+    if context.name != "vp9" or deep or "libvpx-vp9" not in av.codec.codecs_available:
+        return context  # libvpx may be built for 8 bits alone
     looking = av.CodecContext.create("libvpx-vp9", "r")
     looking.extradata = context.extradata
     looking.thread_type, looking.thread_count = context.thread_type, context.thread_count

@@ -315,14 +315,23 @@ class _Child:
             self._said += os.read(self._err, 1 << 16)
 
     def _complaint(self) -> str:
-        lines = [line.strip() for line in self._said.decode(errors="replace").splitlines() if line.strip()]
-        errors = [line for line in lines if re.match(r"ERROR|WARNING: erroneous", line)]
-        # GStreamer says what is wrong first, and then at length what it did about it.
-        return f" ({redact(_brief((errors or lines[-1:])[0]))})" if lines else ""
+        said = _reason(self._said.decode(errors="replace"))
+        return f" ({redact(said)})" if said else ""
 
 
-def _brief(line: str) -> str:
-    return re.sub(r"^(?:ERROR|WARNING): (?:from element \S+: |erroneous pipeline: )?", "", line).rstrip(".")
+def _reason(said: str) -> str:
+    """Return what a pipeline says is wrong: first, and then at length what it did about it.
+
+    A board's camera source writes "Error generated. FILE, execute:656 Failed to create CaptureSession" and then ends as
+    if there were no more pictures.
+    """
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"ERROR|Error generated|WARNING: erroneous", line)]
+    line = (errors or lines[-1:] or [""])[0]
+    if "Failed to create CaptureSession" in line:
+        return "Failed to create CaptureSession: sudo systemctl restart nvargus-daemon"
+    line = re.sub(r"^(?:ERROR|WARNING): (?:from element \S+: |erroneous pipeline: )?", "", line)
+    return re.sub(r"^Error generated\. \S+, ", "", line).rstrip(".")
 
 
 def _csi(where: str) -> str:

@@ -52,9 +52,14 @@ def read_aircraft(directory: Path) -> Aircraft:
         return Aircraft(name, name, ended)
     try:
         with closing(sqlite3.connect(f"{journal.resolve().as_uri()}?mode=ro", uri=True, timeout=1.0)) as connection:
-            return _read(connection, name, ended)
+            one = _read(connection, name, ended)
     except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
         raise OverflightError(f"{journal}: {error}") from error
+    if one.bank and record.bank_sha256.startswith(
+        one.bank
+    ):  # else another one, sent in flight: its hash is all we have
+        one = msgspec.structs.replace(one, bank=record.bank)
+    return one
 
 
 def newest_picture(directory: Path) -> bytes | None:

@@ -33,6 +33,7 @@ WHOLE = {
     "plain.mpg": (100, 4000),
     "rgb.avi": (100, 3960),
     "ten-bit.mkv": (100, 3960),
+    "ten-bit.webm": (100, 3960),
     "grey.mp4": (100, 3960),
     "timed.h264": (100, 3960),
     "untimed.hevc": (100, None),

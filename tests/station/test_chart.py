@@ -80,3 +80,11 @@ def test_histogram_counts_everything(ages_ms: list[float]) -> None:
     heights = [float(bar.attrib["height"]) for bar in drawing.iter("rect")]
     assert max(heights) == 100
     assert len(list(drawing.iter("b"))) == 3
+
+
+def test_the_name_of_a_latency_stays_on_a_phone() -> None:
+    """Right of its line it needs a third of the width, so a line further right has it on its left."""
+    drawing = histogram(np.array([1.0] * 90 + [850.0] * 6 + [1000.0] * 5))
+    marks = [one for one in drawing.iter("b") if float(one.attrib["style"][5:-1]) > 66]
+    assert marks
+    assert all(one.attrib["class"] == "mark late" for one in marks)

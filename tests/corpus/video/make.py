@@ -64,6 +64,8 @@ def _containers(folder: Path, plain: Path) -> None:
         ffmpeg("-i", plain, "-c", "copy", folder / f"plain.{suffix}")
     ffmpeg(*FILM, "-c:v", "mjpeg", "-pix_fmt", "yuvj420p", folder / "plain.avi")
     ffmpeg(*FILM, "-c:v", "libvpx-vp9", "-b:v", "200k", "-deadline", "realtime", folder / "plain.webm")
+    ffmpeg(*FILM, "-c:v", "libvpx-vp9", "-profile:v", "2", "-pix_fmt", "yuv420p10le", "-deadline", "realtime",
+           folder / "ten-bit.webm")  # fmt: skip
     ffmpeg(*FILM, "-c:v", "mpeg2video", folder / "plain.mpg")
     ffmpeg(*FILM, "-c:v", "rawvideo", "-pix_fmt", "bgr24", folder / "rgb.avi")
     ffmpeg(*FILM, "-c:v", "ffv1", "-pix_fmt", "yuv420p10le", folder / "ten-bit.mkv")

@@ -188,3 +188,18 @@ def test_a_recording_gives_every_picture_at_its_time() -> None:
     assert [frame.number for frame in frames] == list(range(40))
     assert frames[20].media_ns == 1_000_000_000
     assert frames[20].captured_utc_ns is None
+
+
+def test_a_board_s_camera_daemon_that_hangs_is_named() -> None:
+    """What nvarguscamerasrc writes before it ends (dusty-nv/jetson-inference#1397); a critical line follows."""
+    said = """Error generated. /dvs/git/dirty/git-master_linux/multimedia/gstnvarguscamerasrc.cpp, execute:656 {}
+
+(gst-launch-1.0:32103): GStreamer-CRITICAL **: gst_mini_object_set_qdata: assertion 'object != NULL' failed
+"""
+    fix = "Failed to create CaptureSession: sudo systemctl restart nvargus-daemon"
+    assert pipeline._reason(said.format("Failed to create CaptureSession")) == fix
+    assert pipeline._reason(said.format("No cameras available")) == "execute:656 No cameras available"
+    assert pipeline._reason(
+        "ERROR: from element /GstPipeline:p/GstV4l2Src:s: Device is busy.\nAdditional debug info:"
+    ) == ("Device is busy")
+    assert pipeline._reason("") == ""

@@ -314,7 +314,7 @@ def test_a_flight_is_shown_live(fly_over: Callable[..., Path], open_client: Call
     desk = Desk(Settings(flights=(flight,)))
     (one,) = all_aircraft(desk)
     desk.close()
-    assert (one.name, one.ended, one.frame) == ("now", True, 1)
+    assert (one.name, one.ended, one.frame, one.bank) == ("now", True, 1, "colours")
 
 
 def test_pictures_of_events_have_addresses_whatever_the_flight_is_called(
