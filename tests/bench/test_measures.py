@@ -61,7 +61,7 @@ def test_a_start_and_a_flights_memory_are_measured(colour_bundle: Bundle, tmp_pa
 
 def test_growth_is_measured(colour_bundle: Bundle) -> None:
     """Labels, embeddings, batches and sides, each in turns."""
-    plan = ["--rounds", "2", "--seconds", "0", "--json"]
+    plan = ["--rounds", "2", "--seconds", "0.001", "--json"]
     match = bench("match", "--bundle", colour_bundle.directory, "--labels", 10, "--labels", 100, *plan)
     assert [json.loads(line)["settings"]["labels"] for line in match.splitlines()] == [10, 100]
     search = bench("search", "--count", 20, "--count", 200, "--width", 8, *plan)

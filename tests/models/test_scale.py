@@ -12,7 +12,7 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="the recipe needs torch: pip install torch==2.13.0")
 pytest.importorskip("transformers", reason="the recipe needs transformers")
 
-from overflight.models import augment, objective, resize, scale, strangers, towers  # noqa: E402
+from overflight.models import augment, objective, resize, scale, scale_data, strangers, towers  # noqa: E402
 from overflight.runtime.errors import UsageError  # noqa: E402
 
 SMALL = towers.Shape(image_px=28, width=48, image_blocks=2, image_heads=3, text_width=32, text_blocks=2, text_heads=2)
@@ -20,23 +20,23 @@ SMALL = towers.Shape(image_px=28, width=48, image_blocks=2, image_heads=3, text_
 
 def test_crops_reach_from_a_tenth_to_the_whole() -> None:
     """The share of the side is as the plan says, and a view is square whatever the crop."""
-    plan, draw = scale.ScalePlan(), np.random.default_rng(0)
-    parts = [scale.draw_part(plan, draw) for _ in range(2000)]
+    plan, draw = scale_data.ScalePlan(), np.random.default_rng(0)
+    parts = [scale_data.draw_part(plan, draw) for _ in range(2000)]
     assert plan.smallest <= min(parts) < 0.12 and 0.99 < max(parts) <= 1
     frame = np.full((150, 150, 3), 90, np.uint8)
-    assert scale.shoot(frame, 0.1, 98, augment.Strength(), draw).shape == (98, 98, 3)
+    assert scale_data.shoot(frame, 0.1, 98, augment.Strength(), draw).shape == (98, 98, 3)
 
 
 def test_the_loss_asks_of_each_kind_what_it_knows() -> None:
     """Strangers are pushed off every scene, unlabelled ground off none, and both follow no caption."""
     scenes = torch.eye(5)[:4]
-    targets = scale.Targets(scenes, scenes, scenes, [], [], scenes, [])
+    targets = scale_data.Targets(scenes, scenes, scenes, [], [], scenes, [])
     run = torch.nn.Module()
     run.scores = objective.Scores(0.25)
     images = torch.tensor([[0.7, 0.2, 0.2, 0.2, 0.7]] * 3, requires_grad=True)
-    labels = torch.tensor([0, scale.UNLABELLED, scale.NOTHING])
-    batch = scale.Batch(images, labels, torch.zeros(3, dtype=torch.long), images.detach(), torch.ones(3))
-    plan = scale.ScalePlan(teacher_weight=0, smoothing=0)
+    labels = torch.tensor([0, scale_data.UNLABELLED, scale_data.NOTHING])
+    batch = scale_data.Batch(images, labels, torch.zeros(3, dtype=torch.long), images.detach(), torch.ones(3))
+    plan = scale_data.ScalePlan(teacher_weight=0, smoothing=0)
     (slope,) = torch.autograd.grad(scale.measure(run, images, batch, targets, plan), images)
     assert slope[0] @ scenes[0] < 0 < slope[2] @ scenes[0]
     assert not slope[1].any()
